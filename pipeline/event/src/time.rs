@@ -1,0 +1,86 @@
+//! Event time: microseconds since the epoch, UTC. `i64::MIN` and `i64::MAX` stand for the two infinities
+//! (a bounded stream starts at one and ends at the other).
+
+use std::collections::BTreeMap;
+
+use crate::Source;
+
+/// Microseconds since 1970-01-01T00:00:00Z.
+pub type Micros = i64;
+
+/// How far event time of each live source is known to have advanced. A source that never spoke is absent,
+/// which reads as minus infinity.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Watermarks(pub BTreeMap<Source, Micros>);
+
+impl Watermarks {
+    pub fn get(&self, source: Source) -> Micros {
+        self.0.get(&source).copied().unwrap_or(Micros::MIN)
+    }
+
+    /// Raises one source's watermark; a watermark never goes back.
+    pub fn advance(&mut self, source: Source, to: Micros) {
+        let mark = self.0.entry(source).or_insert(Micros::MIN);
+        *mark = (*mark).max(to);
+    }
+
+    /// Raises every source to at least what `other` knows.
+    pub fn merge(&mut self, other: &Watermarks) {
+        for (source, mark) in &other.0 {
+            self.advance(*source, *mark);
+        }
+    }
+}
+
+/// RFC 3339 in UTC with as many fraction digits as the value needs (0, 3 or 6).
+pub fn format_micros(micros: Micros) -> String {
+    let (days, rest) = (micros.div_euclid(86_400_000_000), micros.rem_euclid(86_400_000_000));
+    let (year, month, day) = civil_from_days(days);
+    let (seconds, fraction) = (rest / 1_000_000, rest % 1_000_000);
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    let clock = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}");
+    match fraction {
+        0 => format!("{clock}Z"),
+        f if f % 1000 == 0 => format!("{clock}.{:03}Z", f / 1000),
+        f => format!("{clock}.{f:06}Z"),
+    }
+}
+
+/// Proleptic Gregorian date of a day count since the epoch, by 400-year eras of 146,097 days
+/// (years start in March, so that the leap day is the last of its year).
+fn civil_from_days(days: i64) -> (i64, i64, i64) {
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let march_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    (year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_times_as_rfc3339() {
+        let check = |micros, expected: &str| assert_eq!(format_micros(micros), expected);
+        check(0, "1970-01-01T00:00:00Z");
+        check(-1, "1969-12-31T23:59:59.999999Z");
+        check(1_688_989_356_000_000, "2023-07-10T11:42:36Z");
+        check(1_709_210_096_789_000, "2024-02-29T12:34:56.789Z");
+        check(7_258_118_400_000_001, "2200-01-01T00:00:00.000001Z");
+    }
+
+    #[test]
+    fn a_watermark_never_goes_back() {
+        let mut marks = Watermarks::default();
+        assert_eq!(marks.get(Source::Falco), Micros::MIN);
+        marks.advance(Source::Falco, 5);
+        marks.advance(Source::Falco, 3);
+        assert_eq!(marks.get(Source::Falco), 5);
+    }
+}
