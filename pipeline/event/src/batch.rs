@@ -13,7 +13,7 @@ pub struct Batch {
     pub rows: RecordBatch,
 }
 
-/// First 16 bytes of the BLAKE3 hash of an element's original bytes. Cryptographic on purpose: whoever could
+/// First 16 bytes of the SHA-256 hash of an element's original bytes. Cryptographic on purpose: whoever could
 /// make two different events collide could erase evidence.
 pub type RowHash = [u8; 16];
 

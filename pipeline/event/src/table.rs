@@ -39,7 +39,7 @@ pub mod column {
     pub const FILE_SHA256: &str = "file_sha256";
     /// The source's watermark when the row was admitted (`i64::MIN` in an import).
     pub const SOURCE_WATERMARK: &str = "source_watermark";
-    /// BLAKE3 of the original bytes, first 16 bytes.
+    /// SHA-256 of the original bytes, first 16 bytes.
     pub const ROW_HASH: &str = "row_hash";
     /// Something inside `raw` was redacted; `row_hash` is of the original.
     pub const REDACTED: &str = "redacted";
@@ -113,8 +113,7 @@ pub struct TableSchema {
 
 impl TableSchema {
     pub fn new(name: String, doc: String, columns: Vec<Column>) -> Self {
-        let fields: Vec<Field> =
-            columns.iter().map(|c| Field::new(&c.name, c.kind.arrow(), c.nullable)).collect();
+        let fields: Vec<Field> = columns.iter().map(|c| Field::new(&c.name, c.kind.arrow(), c.nullable)).collect();
         TableSchema { name, doc, columns, arrow: Arc::new(Schema::new(fields)) }
     }
 
