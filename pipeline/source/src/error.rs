@@ -1,0 +1,38 @@
+//! What can go wrong between the world and a message.
+
+use std::io;
+use std::path::PathBuf;
+
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// What was asked for cannot be done: a path, a property, a topic. Retrying does not help; changing it does.
+    #[error("{0}")]
+    Invalid(String),
+
+    /// Bytes that were acknowledged as stored are no longer what was stored.
+    #[error("{} is damaged at byte {byte}: {what}\nhint: restore the file from a copy, or move its folder away to start the topic anew", file.display())]
+    Corrupt { file: PathBuf, byte: u64, what: String },
+
+    /// Our position is beyond the end of what upstream has: the topic was made anew, or lost its end.
+    #[error(
+        "position {ours} of {topic}/{partition} is outside of what exists upstream ({low}..{high})\nhint: \
+         was the topic deleted and created again? use another topic name or another data directory"
+    )]
+    Lost { topic: String, partition: i32, ours: i64, low: i64, high: i64 },
+
+    /// The operating system refused.
+    #[error("cannot {what}: {error}")]
+    Io { what: String, error: io::Error },
+
+    /// Kafka refused for good; what heals by itself (brokers down, elections) is logged and retried instead.
+    #[error("kafka: {0}")]
+    Kafka(String),
+}
+
+impl SourceError {
+    /// For `map_err`: says what was tried.
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> SourceError {
+        let what = what.into();
+        move |error| SourceError::Io { what, error }
+    }
+}

@@ -1,0 +1,167 @@
+//! What is needed to read from Kafka, checked before anything is connected.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::error::KafkaError;
+
+use crate::{SourceError, TopicMapping};
+
+/// Properties that our promises rest on, with the reason or the setting to use instead.
+const OURS: [(&str, &str); 10] = [
+    ("bootstrap.servers", "set `brokers` instead"),
+    ("metadata.broker.list", "set `brokers` instead"),
+    ("group.id", "set `group_id` instead"),
+    ("group.instance.id", "set `group_instance_id` instead"),
+    ("enable.auto.commit", "offsets are committed after the events are durable"),
+    ("enable.auto.offset.store", "offsets are committed after the events are durable"),
+    ("auto.offset.reset", "a new partition is read from its beginning, a known one from where we stand"),
+    ("enable.partition.eof", "lag is measured by other means"),
+    ("statistics.interval.ms", "lag is measured with it"),
+    ("allow.auto.create.topics", "a mistyped topic is an error"),
+];
+
+/// How often librdkafka tells how far it has fetched.
+const STATISTICS_EVERY_MS: &str = "5000";
+
+#[derive(Clone)]
+pub struct KafkaConfig {
+    /// `host:port`, comma-separated.
+    pub brokers: String,
+    pub group_id: String,
+    /// Static membership: a restart within the session timeout causes no rebalance. One id per process.
+    pub group_instance_id: Option<String>,
+    pub topics: Vec<TopicMapping>,
+    /// librdkafka properties: TLS, SASL and anything else that is not ours.
+    pub properties: BTreeMap<String, String>,
+    /// A partition with nothing left to read is idle when nothing arrived for so long.
+    pub idle_after: Duration,
+}
+
+impl KafkaConfig {
+    pub const IDLE_AFTER: Duration = Duration::from_secs(30);
+
+    /// All mistakes at once.
+    pub(super) fn check(&self) -> Result<(), SourceError> {
+        let mut mistakes = Vec::new();
+        if self.brokers.trim().is_empty() {
+            mistakes.push("kafka: no brokers\nhint: brokers: host:9092".to_owned());
+        }
+        if self.group_id.is_empty() {
+            mistakes.push("kafka: no group_id".to_owned());
+        }
+        if self.topics.is_empty() {
+            mistakes.push("kafka: no topics".to_owned());
+        }
+        for (i, mapping) in self.topics.iter().enumerate() {
+            mistakes.extend(mapping.mistakes());
+            if self.topics[..i].iter().any(|earlier| earlier.topic == mapping.topic) {
+                mistakes.push(format!("topic `{}` is named twice", mapping.topic));
+            }
+        }
+        mistakes.extend(refused(&self.properties, &OURS));
+        if mistakes.is_empty() { Ok(()) } else { Err(SourceError::Invalid(mistakes.join("\n"))) }
+    }
+
+    pub(super) fn client(&self) -> ClientConfig {
+        let mut client = base(&self.brokers, &self.properties);
+        client
+            .set("group.id", &self.group_id)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            // Never move a position silently: the feed decides when ours does not exist any more.
+            .set("auto.offset.reset", "error")
+            .set("statistics.interval.ms", STATISTICS_EVERY_MS);
+        if let Some(id) = &self.group_instance_id {
+            client.set("group.instance.id", id);
+        }
+        client
+    }
+}
+
+/// Values may be secrets.
+impl fmt::Debug for KafkaConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaConfig")
+            .field("brokers", &self.brokers)
+            .field("group_id", &self.group_id)
+            .field("group_instance_id", &self.group_instance_id)
+            .field("topics", &self.topics)
+            .field("properties", &self.properties.keys().collect::<Vec<_>>())
+            .field("idle_after", &self.idle_after)
+            .finish()
+    }
+}
+
+/// What consumers and producers have in common.
+pub(super) fn base(brokers: &str, properties: &BTreeMap<String, String>) -> ClientConfig {
+    let mut client = ClientConfig::new();
+    client.set("client.id", "stakeout");
+    for (key, value) in properties {
+        client.set(key, value);
+    }
+    client.set("bootstrap.servers", brokers);
+    client
+}
+
+/// One line for each property that is not the user's to set.
+pub(super) fn refused(properties: &BTreeMap<String, String>, ours: &[(&str, &str)]) -> Vec<String> {
+    let why = |key: &str| ours.iter().find(|(name, _)| *name == key).map(|(_, why)| *why);
+    let known = properties.keys().filter_map(|key| Some((key, why(key)?)));
+    known.map(|(key, why)| format!("kafka: property `{key}` cannot be set\nhint: {why}")).collect()
+}
+
+/// Names the property, never its value, which may be a secret.
+pub(super) fn creation_error(error: KafkaError) -> SourceError {
+    match error {
+        KafkaError::ClientConfig(_, what, key, value) if value.is_empty() => {
+            SourceError::Invalid(format!("kafka: property `{key}`: {what}"))
+        }
+        KafkaError::ClientConfig(_, what, key, value) => {
+            SourceError::Invalid(format!("kafka: property `{key}`: {}", what.replace(&value, "…")))
+        }
+        other => SourceError::Invalid(format!("kafka: {other}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use event::Source;
+
+    use super::*;
+
+    fn config(properties: &[(&str, &str)]) -> KafkaConfig {
+        KafkaConfig {
+            brokers: "localhost:9092".into(),
+            group_id: "stakeout".into(),
+            group_instance_id: None,
+            topics: vec![TopicMapping { topic: "trail".into(), source: Source::CloudTrail, cluster: None }],
+            properties: properties.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
+            idle_after: KafkaConfig::IDLE_AFTER,
+        }
+    }
+
+    #[test]
+    fn refuses_what_would_break_a_promise() {
+        assert!(config(&[("fetch.min.bytes", "1")]).check().is_ok());
+        let wrong = KafkaConfig {
+            brokers: " ".into(),
+            topics: vec![TopicMapping { topic: "audit".into(), source: Source::Kubernetes, cluster: None }],
+            ..config(&[("enable.auto.commit", "true"), ("group.id", "x")])
+        };
+        let error = wrong.check().unwrap_err().to_string();
+        for expected in ["no brokers", "name it with `cluster`", "`enable.auto.commit` cannot", "`group.id` cannot"] {
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let secret = config(&[("sasl.password", "hunter2"), ("debug", "hunter3")]);
+        let error = creation_error(secret.client().create_native_config().err().unwrap()).to_string();
+        assert!(error.contains("`debug`") && !error.contains("hunter3"), "{error}");
+        assert!(!format!("{secret:?}").contains("hunter"));
+    }
+}

@@ -1,0 +1,205 @@
+//! The embedded log as a feed: all topics of a folder, each its partition 0; new topics are noticed. Committed
+//! segments are removed once a topic holds more than it needs to.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use event::{Message, Offsets, Origin, PartitionState, Polled, Positions};
+use tracing::{info, warn};
+
+use super::reader::LogReader;
+use super::{Topic, segment_path, segments};
+use crate::cursor::Cursor;
+use crate::{Feed, FileLayer, POLL_BYTES_MAX, POLL_MESSAGES_MAX, SourceError};
+
+/// How long to sleep between looks at the files while nothing arrives: unnoticed by a person, idle for a CPU.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// New topics are rare; a look at the folder costs a system call.
+const TOPICS_EVERY: Duration = Duration::from_secs(1);
+
+/// Committed segments are kept up to this size per topic, for a second look at what came in.
+const COMMITTED_BYTES_KEPT: u64 = 256 << 20;
+
+pub struct LogFeed {
+    files: Arc<dyn FileLayer>,
+    root: PathBuf,
+    idle_after: Duration,
+    start: Positions,
+    cursor: Cursor,
+    readers: BTreeMap<Arc<str>, Following>,
+    /// The topic that is read first at the next poll, so that a busy one cannot starve the others.
+    turn: usize,
+    looked: Option<Instant>,
+    bytes_kept: u64,
+}
+
+struct Following {
+    reader: LogReader,
+    arrived: Instant,
+}
+
+impl LogFeed {
+    /// Reads every topic in `root` from its position, or from its beginning. A topic is idle when nothing arrived
+    /// for `idle_after` and everything has been read.
+    pub fn open(
+        files: Arc<dyn FileLayer>,
+        root: &Path,
+        positions: Positions,
+        idle_after: Duration,
+    ) -> Result<LogFeed, SourceError> {
+        let mut feed = LogFeed {
+            files,
+            root: root.to_owned(),
+            idle_after,
+            start: positions.clone(),
+            cursor: Cursor::new(positions),
+            readers: BTreeMap::new(),
+            turn: 0,
+            looked: None,
+            bytes_kept: COMMITTED_BYTES_KEPT,
+        };
+        feed.find_topics()?;
+        Ok(feed)
+    }
+
+    fn find_topics(&mut self) -> Result<(), SourceError> {
+        if self.looked.is_some_and(|at| at.elapsed() < TOPICS_EVERY) {
+            return Ok(());
+        }
+        self.looked = Some(Instant::now());
+        let listing = SourceError::io(format!("list {}", self.root.display()));
+        for name in self.files.list(&self.root).map_err(listing)? {
+            if self.readers.contains_key(name.as_str()) {
+                continue;
+            }
+            if let Some(topic) = Topic::open(&*self.files, &self.root, &name)? {
+                let at = self.start.get(&(topic.name.clone(), 0)).copied().unwrap_or(0);
+                info!(topic = %topic.name, source = %topic.source, offset = at, "following embedded log");
+                let reader = LogReader::new(self.files.clone(), topic.clone(), at);
+                self.readers.insert(topic.name, Following { reader, arrived: Instant::now() });
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self) -> Result<Polled, SourceError> {
+        let mut polled = Polled::default();
+        let mut bytes = 0;
+        let mut readers: Vec<&mut Following> = self.readers.values_mut().collect();
+        let count = readers.len().max(1);
+        let turn = self.turn.min(readers.len());
+        readers.rotate_left(turn);
+        for following in readers {
+            if bytes >= POLL_BYTES_MAX || polled.messages.len() >= POLL_MESSAGES_MAX {
+                break;
+            }
+            let expected = following.reader.next();
+            let records = following.reader.read(POLL_BYTES_MAX - bytes, POLL_MESSAGES_MAX - polled.messages.len())?;
+            let Some(first) = records.first() else { continue };
+            let topic = following.reader.topic().clone();
+            if first.offset > expected && self.start.contains_key(&(topic.name.clone(), 0)) {
+                warn!(topic = %topic.name, from = expected, to = first.offset, "records were removed before they were read");
+            }
+            following.arrived = Instant::now();
+            for record in records {
+                bytes += record.payload.len();
+                let fresh = self.cursor.take(&topic.name, 0, record.offset);
+                debug_assert!(fresh, "a reader only goes forward");
+                polled.messages.push(Message {
+                    source: topic.source,
+                    cluster: topic.cluster.clone(),
+                    origin: Origin::Live,
+                    topic: topic.name.clone(),
+                    partition: 0,
+                    offset: record.offset,
+                    file_sha256: None,
+                    received: record.timestamp,
+                    bytes: record.payload,
+                });
+            }
+        }
+        self.turn = (self.turn + 1) % count;
+        polled.ranges = self.cursor.drain();
+        Ok(polled)
+    }
+
+    fn states(&mut self) -> Result<Vec<PartitionState>, SourceError> {
+        let mut states = Vec::with_capacity(self.readers.len());
+        for following in self.readers.values_mut() {
+            let lag = following.reader.lag()?;
+            let topic = following.reader.topic();
+            states.push(PartitionState {
+                source: topic.source,
+                topic: topic.name.clone(),
+                partition: 0,
+                lag: Some(lag),
+                idle: lag == 0 && following.arrived.elapsed() >= self.idle_after,
+            });
+        }
+        Ok(states)
+    }
+
+    /// Removes the oldest segments whose records are all below `committed`, while more than `bytes_kept` stay.
+    fn remove_committed(&self, topic: &Topic, committed: i64) -> Result<(), SourceError> {
+        let removing = || SourceError::io(format!("remove old segments of {}", topic.dir.display()));
+        let firsts = segments(&*self.files, &topic.dir)?;
+        let done = firsts.windows(2).take_while(|pair| pair[1] <= committed).map(|pair| pair[0]);
+        let mut sizes = Vec::new();
+        for first in done {
+            let path = segment_path(&topic.dir, first);
+            let size = self.files.open(&path).and_then(|file| file.size()).map_err(removing())?;
+            sizes.push((path, size));
+        }
+        let mut bytes: u64 = sizes.iter().map(|(_, size)| size).sum();
+        for (path, size) in sizes {
+            if bytes <= self.bytes_kept {
+                break;
+            }
+            // One by one: a gap in the middle would pass for damage.
+            self.files.remove(&path).and_then(|()| self.files.sync_dir(&topic.dir)).map_err(removing())?;
+            bytes -= size;
+        }
+        Ok(())
+    }
+}
+
+impl Feed for LogFeed {
+    fn poll(&mut self, wait: Duration) -> Result<Polled, SourceError> {
+        let deadline = Instant::now() + wait;
+        loop {
+            self.find_topics()?;
+            let mut polled = self.take()?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !polled.messages.is_empty() || left.is_zero() {
+                polled.partitions = self.states()?;
+                return Ok(polled);
+            }
+            std::thread::sleep(left.min(LOOK_EVERY));
+        }
+    }
+
+    fn committed(&mut self, offsets: &Offsets) -> Result<(), SourceError> {
+        for following in self.readers.values() {
+            let topic = following.reader.topic();
+            if let Some(at) = offsets.next(&topic.name, 0) {
+                self.remove_committed(topic, at)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn close(self: Box<Self>) -> Result<(), SourceError> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+impl LogFeed {
+    pub(super) fn keep_bytes(mut self, bytes: u64) -> Self {
+        self.bytes_kept = bytes;
+        self
+    }
+}
