@@ -1,0 +1,205 @@
+//! One builder per column type: takes what a walk found and keeps what the column can hold of it. Rows without a
+//! value cost nothing until one with a value comes.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BooleanArray, BooleanBufferBuilder, Int64Array, ListArray, TimestampMicrosecondArray, new_null_array,
+};
+use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow::datatypes::{DataType, Field};
+use event::ColumnType;
+
+use crate::arena::{Arena, Blocks, Place, View};
+use crate::program::FillSlots;
+use crate::value;
+use crate::walk::Found;
+
+/// A column in the making.
+#[derive(Debug)]
+pub(crate) struct ColumnBuilder {
+    kind: ColumnType,
+    values: Values,
+    /// How many rows `values` has, and which of them are null.
+    length: usize,
+    gaps: Vec<Range<usize>>,
+    /// Rows of the batch before: a guess at what this one will have.
+    rows_before: usize,
+}
+
+#[derive(Debug)]
+enum Values {
+    None,
+    String(Vec<View>),
+    Int64(Vec<i64>),
+    Bool(BooleanBufferBuilder),
+    Timestamp(Vec<i64>),
+    /// Where each list ends in the elements.
+    StringList(Vec<i32>, Vec<View>),
+}
+
+/// The row that values are appended for: how many are before it, and where its text lies.
+pub(crate) struct RowPlace<'a> {
+    pub row: usize,
+    pub raw: Place,
+    pub arena: &'a mut Arena,
+}
+
+impl ColumnBuilder {
+    pub fn new(kind: ColumnType) -> Self {
+        ColumnBuilder { kind, values: Values::None, length: 0, gaps: Vec::new(), rows_before: 0 }
+    }
+
+    /// Appends one row's value.
+    #[inline]
+    pub fn append(&mut self, fill: &FillSlots, found: Found, place: &mut RowPlace) {
+        let Some(slot) = fill.slot(found) else {
+            if let Some(default) = fill.default(found) {
+                let view = place.arena.view(default);
+                self.append_view(place.row, view);
+            }
+            return;
+        };
+        match self.kind {
+            ColumnType::Int64 => self.append_value(place.row, found.json(slot).and_then(value::int)),
+            ColumnType::Timestamp => self.append_value(place.row, found.json(slot).and_then(value::time)),
+            ColumnType::Bool => self.append_bool(place.row, found.json(slot).and_then(value::boolean)),
+            ColumnType::StringList => self.append_list(place, found.json(slot)),
+            // Schemas refuse binary columns and hashes where paths fill them, so these would come out as text.
+            ColumnType::String | ColumnType::Binary | ColumnType::Hash => match (fill.transform, found.text_part(slot))
+            {
+                (None, Some(part)) => self.append_view(place.row, place.raw.view(found.text, part)),
+                _ => {
+                    if let Some(text) = found.json(slot).and_then(|json| fill.text(json)) {
+                        let view = place.arena.view(&text);
+                        self.append_view(place.row, view);
+                    }
+                }
+            },
+        }
+    }
+
+    #[inline]
+    fn append_view(&mut self, row: usize, view: View) {
+        self.fill_up(row);
+        if let Values::String(views) = &mut self.values {
+            views.push(view);
+            self.length += 1;
+        }
+    }
+
+    fn append_value(&mut self, row: usize, value: Option<i64>) {
+        let Some(value) = value else { return };
+        self.fill_up(row);
+        if let Values::Int64(values) | Values::Timestamp(values) = &mut self.values {
+            values.push(value);
+            self.length += 1;
+        }
+    }
+
+    fn append_bool(&mut self, row: usize, value: Option<bool>) {
+        let Some(value) = value else { return };
+        self.fill_up(row);
+        if let Values::Bool(values) = &mut self.values {
+            values.append(value);
+            self.length += 1;
+        }
+    }
+
+    fn append_list(&mut self, place: &mut RowPlace, json: Option<&str>) {
+        let Some(json) = json else { return };
+        self.fill_up(place.row);
+        if let Values::StringList(ends, views) = &mut self.values {
+            value::elements(json).for_each(|element| views.push(place.arena.view(&value::text(element))));
+            ends.push(views.len() as i32);
+            self.length += 1;
+        }
+    }
+
+    /// Appends nulls until there are `rows`, all of them at once.
+    #[inline]
+    fn fill_up(&mut self, rows: usize) {
+        if self.length < rows || matches!(self.values, Values::None) {
+            self.append_nulls(rows);
+        }
+    }
+
+    fn append_nulls(&mut self, rows: usize) {
+        if matches!(self.values, Values::None) {
+            self.values = Values::new(self.kind, self.rows_before);
+        }
+        let missing = rows - self.length;
+        if missing > 0 {
+            self.gaps.push(self.length..rows);
+            self.length = rows;
+        }
+        match &mut self.values {
+            Values::None => {}
+            Values::String(views) => views.resize(rows, 0),
+            Values::Int64(values) | Values::Timestamp(values) => values.resize(rows, 0),
+            Values::Bool(values) => values.append_n(missing, false),
+            Values::StringList(ends, views) => ends.resize(rows, views.len() as i32),
+        }
+    }
+
+    /// Hands over a batch of `rows` rows and starts anew.
+    pub fn finish(&mut self, rows: usize, blocks: &Blocks) -> ArrayRef {
+        if matches!(self.values, Values::None) {
+            self.rows_before = rows;
+            return new_null_array(&self.kind.arrow(), rows);
+        }
+        self.fill_up(rows);
+        self.rows_before = rows;
+        self.length = 0;
+        let nulls = nulls(std::mem::take(&mut self.gaps), rows);
+        match std::mem::replace(&mut self.values, Values::None) {
+            Values::None => new_null_array(&self.kind.arrow(), rows),
+            Values::String(views) => blocks.column(views, nulls),
+            Values::Int64(values) => int64(values, nulls),
+            Values::Bool(mut values) => Arc::new(BooleanArray::new(values.finish(), nulls)),
+            Values::Timestamp(values) => timestamp(values, nulls),
+            Values::StringList(ends, views) => {
+                let offsets = OffsetBuffer::new(ScalarBuffer::from([&[0], &ends[..]].concat()));
+                let item = Arc::new(Field::new("item", DataType::Utf8View, true));
+                Arc::new(ListArray::new(item, offsets, blocks.column(views, None), nulls))
+            }
+        }
+    }
+}
+
+impl Values {
+    fn new(kind: ColumnType, rows: usize) -> Self {
+        match kind {
+            ColumnType::Int64 => Values::Int64(Vec::with_capacity(rows)),
+            ColumnType::Bool => Values::Bool(BooleanBufferBuilder::new(rows)),
+            ColumnType::Timestamp => Values::Timestamp(Vec::with_capacity(rows)),
+            ColumnType::StringList => Values::StringList(Vec::with_capacity(rows), Vec::with_capacity(rows)),
+            ColumnType::String | ColumnType::Binary | ColumnType::Hash => Values::String(Vec::with_capacity(rows)),
+        }
+    }
+}
+
+/// All rows but those in the gaps, which are in order.
+fn nulls(gaps: Vec<Range<usize>>, rows: usize) -> Option<NullBuffer> {
+    if gaps.is_empty() {
+        return None;
+    }
+    let mut valid = BooleanBufferBuilder::new(rows);
+    for gap in gaps {
+        valid.append_n(gap.start - valid.len(), true);
+        valid.append_n(gap.len(), false);
+    }
+    valid.append_n(rows - valid.len(), true);
+    Some(NullBuffer::new(valid.finish()))
+}
+
+pub(crate) fn int64(values: Vec<i64>, nulls: Option<NullBuffer>) -> ArrayRef {
+    Arc::new(Int64Array::new(values.into(), nulls))
+}
+
+/// With the data type of [`ColumnType::Timestamp`].
+pub(crate) fn timestamp(values: Vec<i64>, nulls: Option<NullBuffer>) -> ArrayRef {
+    let array = TimestampMicrosecondArray::new(values.into(), nulls);
+    Arc::new(array.with_data_type(ColumnType::Timestamp.arrow()))
+}

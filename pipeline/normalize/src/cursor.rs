@@ -1,0 +1,209 @@
+//! Reads JSON strictly (https://www.rfc-editor.org/rfc/rfc8259) without building anything: what `serde_json` skips,
+//! this skips, and what it refuses, this refuses. Strings may hold escaped halves of surrogate pairs, numbers may be
+//! of any size, and values nest as deep as they like.
+
+use crate::scan;
+
+/// A place in a text. Every step returns `None` where the text is no JSON.
+#[derive(Debug)]
+pub(crate) struct Cursor<'de> {
+    bytes: &'de [u8],
+    pub at: usize,
+}
+
+impl<'de> Cursor<'de> {
+    pub fn new(text: &'de str) -> Self {
+        Cursor { bytes: text.as_bytes(), at: 0 }
+    }
+
+    pub fn since(&self, start: usize) -> &'de [u8] {
+        &self.bytes[start..self.at]
+    }
+
+    /// The next byte that is not white space, which stays to be read.
+    #[inline(always)]
+    pub fn peek(&mut self) -> Option<u8> {
+        loop {
+            match *self.bytes.get(self.at)? {
+                b' ' | b'\n' | b'\t' | b'\r' => self.at += 1,
+                byte => return Some(byte),
+            }
+        }
+    }
+
+    /// Reads the next byte that is not white space.
+    #[inline(always)]
+    pub fn token(&mut self) -> Option<u8> {
+        let byte = self.peek()?;
+        self.at += 1;
+        Some(byte)
+    }
+
+    /// Reads `"key":`; the key without its quotes, and whether it has escapes.
+    #[inline(always)]
+    pub fn key(&mut self) -> Option<(&'de [u8], bool)> {
+        if self.token()? != b'"' {
+            return None;
+        }
+        let start = self.at;
+        let escaped = self.string()?;
+        let key = &self.bytes[start..self.at - 1];
+        (self.token()? == b':').then_some((key, escaped))
+    }
+
+    /// Reads a string whose opening quote has been read; says whether it has escapes.
+    #[inline(always)]
+    pub fn string(&mut self) -> Option<bool> {
+        let mut escaped = false;
+        loop {
+            self.at = scan::plain_end(self.bytes, self.at);
+            let byte = *self.bytes.get(self.at)?;
+            self.at += 1;
+            match byte {
+                b'"' => return Some(escaped),
+                b'\\' => self.escape()?,
+                _ => return None,
+            }
+            escaped = true;
+        }
+    }
+
+    #[cold]
+    fn escape(&mut self) -> Option<()> {
+        let rest = &self.bytes[self.at..];
+        self.at += match rest {
+            [b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => 1,
+            [b'u', a, b, c, d, ..] if [a, b, c, d].iter().all(|digit| digit.is_ascii_hexdigit()) => 5,
+            _ => return None,
+        };
+        Some(())
+    }
+
+    /// Reads one value of any kind.
+    pub fn skip(&mut self) -> Option<()> {
+        let mut open = Open::default();
+        loop {
+            match self.token()? {
+                b'"' => drop(self.string()?),
+                b'{' if self.peek()? == b'}' => self.at += 1,
+                b'[' if self.peek()? == b']' => self.at += 1,
+                b'{' => {
+                    open.push(true);
+                    self.key()?;
+                    continue;
+                }
+                b'[' => {
+                    open.push(false);
+                    continue;
+                }
+                byte => self.scalar(byte)?,
+            }
+            // Behind a value: on to the next one, out of all that ends here.
+            loop {
+                if open.depth == 0 {
+                    return Some(());
+                }
+                match (self.token()?, open.is_object()) {
+                    (b',', true) => {
+                        self.key()?;
+                        break;
+                    }
+                    (b',', false) => break,
+                    (b'}', true) | (b']', false) => open.pop(),
+                    _ => return None,
+                }
+            }
+        }
+    }
+
+    /// Reads the rest of what is neither a string nor an object nor a list.
+    fn scalar(&mut self, first: u8) -> Option<()> {
+        match first {
+            b't' => self.word(b"rue"),
+            b'f' => self.word(b"alse"),
+            b'n' => self.word(b"ull"),
+            b'-' => {
+                let digit = self.bytes.get(self.at)?;
+                self.at += 1;
+                self.number(*digit)
+            }
+            digit => self.number(digit),
+        }
+    }
+
+    fn word(&mut self, rest: &[u8]) -> Option<()> {
+        let found = self.bytes[self.at..].starts_with(rest);
+        self.at += rest.len();
+        found.then_some(())
+    }
+
+    fn number(&mut self, first: u8) -> Option<()> {
+        match first {
+            b'0' if self.here().is_some_and(|byte| byte.is_ascii_digit()) => return None,
+            b'0' => {}
+            b'1'..=b'9' => self.digits(),
+            _ => return None,
+        }
+        if self.here() == Some(b'.') {
+            self.at += 1;
+            self.some_digits()?;
+        }
+        if matches!(self.here(), Some(b'e' | b'E')) {
+            self.at += 1;
+            if matches!(self.here(), Some(b'+' | b'-')) {
+                self.at += 1;
+            }
+            self.some_digits()?;
+        }
+        Some(())
+    }
+
+    fn here(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    fn digits(&mut self) {
+        while self.here().is_some_and(|byte| byte.is_ascii_digit()) {
+            self.at += 1;
+        }
+    }
+
+    fn some_digits(&mut self) -> Option<()> {
+        let start = self.at;
+        self.digits();
+        (self.at > start).then_some(())
+    }
+}
+
+/// Which of the enclosing values are objects: a stack of bits, so that only depths beyond 64 allocate.
+#[derive(Default)]
+struct Open {
+    depth: usize,
+    bits: u64,
+    outer: Vec<u64>,
+}
+
+impl Open {
+    #[inline]
+    fn push(&mut self, object: bool) {
+        if self.depth > 0 && self.depth.is_multiple_of(64) {
+            self.outer.push(self.bits);
+        }
+        self.bits = self.bits << 1 | u64::from(object);
+        self.depth += 1;
+    }
+
+    #[inline]
+    fn pop(&mut self) {
+        self.depth -= 1;
+        self.bits >>= 1;
+        if self.depth > 0 && self.depth.is_multiple_of(64) {
+            self.bits = self.outer.pop().expect("pushed at the same depth");
+        }
+    }
+
+    #[inline]
+    fn is_object(&self) -> bool {
+        self.bits & 1 == 1
+    }
+}

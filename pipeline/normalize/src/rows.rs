@@ -1,0 +1,217 @@
+//! Rows in the making, per table: the meta columns, which every table begins with, then the table's own.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BinaryBuilder, BooleanArray, FixedSizeBinaryArray, RecordBatch, StringViewBuilder};
+use arrow::buffer::BooleanBuffer;
+use event::{Message, Micros, RowHash, TableSchema};
+
+use crate::arena::{Arena, Blocks, Place, View};
+use crate::column::{ColumnBuilder, RowPlace, int64, timestamp};
+use crate::program::{Program, Uid};
+use crate::walk::Found;
+
+/// Rows of a source's table.
+#[derive(Debug)]
+pub(crate) struct EventRows {
+    meta: Meta,
+    /// One per fill of the program.
+    columns: Vec<ColumnBuilder>,
+}
+
+/// Rows of `unparsed`.
+#[derive(Debug)]
+pub(crate) struct UnparsedRows {
+    table: Arc<TableSchema>,
+    meta: Meta,
+    reason: Vec<View>,
+    bytes: BinaryBuilder,
+}
+
+/// What the meta columns say of one row, its message apart.
+pub(crate) struct Row<'a> {
+    pub index: i64,
+    pub time: Micros,
+    pub uid: Uid<'a>,
+    pub hash: &'a RowHash,
+    pub raw: &'a str,
+}
+
+impl EventRows {
+    pub fn new(program: &Program) -> Self {
+        let columns = program.fills.iter().map(|fill| ColumnBuilder::new(fill.kind)).collect();
+        EventRows { meta: Meta::default(), columns }
+    }
+
+    pub fn append(&mut self, program: &Program, message: &Message, row: Row, found: Found) {
+        let raw = self.meta.append(message, row);
+        let mut place = RowPlace { row: self.meta.rows() - 1, raw, arena: &mut self.meta.arena };
+        for (builder, fill) in self.columns.iter_mut().zip(&program.fills) {
+            builder.append(fill, found, &mut place);
+        }
+    }
+
+    pub fn finish(&mut self, program: &Program) -> Option<RecordBatch> {
+        let rows = self.meta.rows();
+        let (mut columns, blocks) = self.meta.finish()?;
+        let filled: Vec<ArrayRef> = self.columns.iter_mut().map(|column| column.finish(rows, &blocks)).collect();
+        columns.extend(program.columns.iter().map(|fill| filled[*fill].clone()));
+        Some(batch(&program.table, columns))
+    }
+}
+
+impl UnparsedRows {
+    pub fn new(table: Arc<TableSchema>) -> Self {
+        UnparsedRows { table, meta: Meta::default(), reason: Vec::new(), bytes: BinaryBuilder::new() }
+    }
+
+    /// `bytes` only where `raw` does not say the same.
+    pub fn append(&mut self, message: &Message, row: Row, reason: &str, bytes: Option<&[u8]>) {
+        self.meta.append(message, row);
+        self.reason.push(self.meta.arena.view(reason));
+        self.bytes.append_option(bytes);
+    }
+
+    pub fn finish(&mut self) -> Option<RecordBatch> {
+        let (mut columns, blocks) = self.meta.finish()?;
+        columns.push(blocks.column(std::mem::take(&mut self.reason), None));
+        columns.push(Arc::new(self.bytes.finish()));
+        Some(batch(&self.table, columns))
+    }
+}
+
+fn batch(table: &TableSchema, columns: Vec<ArrayRef>) -> RecordBatch {
+    RecordBatch::try_new(table.arrow(), columns).expect("builders are made from the schema and appended together")
+}
+
+/// The columns of `event::column`, in that order.
+#[derive(Debug, Default)]
+struct Meta {
+    arena: Arena,
+    time: Vec<Micros>,
+    ingest_time: Vec<Micros>,
+    event_uid: Vec<View>,
+    source: Repeated<&'static str>,
+    cluster: Repeated<Arc<str>>,
+    origin: Repeated<&'static str>,
+    topic: Repeated<Arc<str>>,
+    partition: Vec<i64>,
+    offset: Vec<i64>,
+    message_index: Vec<i64>,
+    file_sha256: Repeated<Arc<str>>,
+    row_hash: Vec<u8>,
+    raw: Vec<View>,
+}
+
+impl Meta {
+    fn rows(&self) -> usize {
+        self.time.len()
+    }
+
+    /// Returns where `raw` lies.
+    fn append(&mut self, message: &Message, row: Row) -> Place {
+        let arena = &mut self.arena;
+        let raw = arena.add(row.raw);
+        self.time.push(row.time);
+        self.ingest_time.push(message.received);
+        self.event_uid.push(match row.uid {
+            Uid::Part(part) => raw.view(row.raw, part),
+            Uid::Made(uid) => arena.view(uid),
+        });
+        self.source.append(Some(&message.source.name()));
+        self.cluster.append(message.cluster.as_ref());
+        self.origin.append(Some(&message.origin.name()));
+        self.topic.append(Some(&message.topic));
+        self.partition.push(i64::from(message.partition));
+        self.offset.push(message.offset);
+        self.message_index.push(row.index);
+        self.file_sha256.append(message.file_sha256.as_ref());
+        self.row_hash.extend_from_slice(row.hash);
+        self.raw.push(raw.view(row.raw, 0..row.raw.len()));
+        raw
+    }
+
+    /// `None` when there are no rows.
+    fn finish(&mut self) -> Option<(Vec<ArrayRef>, Blocks)> {
+        let rows = self.rows();
+        if rows == 0 {
+            return None;
+        }
+        let blocks = self.arena.finish();
+        let next = Meta { arena: std::mem::take(&mut self.arena), ..Meta::with_capacity(rows) };
+        let done = std::mem::replace(self, next);
+        let hashes = FixedSizeBinaryArray::new(size_of::<RowHash>() as i32, done.row_hash.into(), None);
+        let columns: Vec<ArrayRef> = vec![
+            timestamp(done.time, None),
+            timestamp(done.ingest_time, None),
+            blocks.column(done.event_uid, None),
+            done.source.finish(),
+            done.cluster.finish(),
+            done.origin.finish(),
+            done.topic.finish(),
+            int64(done.partition, None),
+            int64(done.offset, None),
+            int64(done.message_index, None),
+            done.file_sha256.finish(),
+            timestamp(vec![Micros::MIN; rows], None),
+            Arc::new(hashes),
+            Arc::new(BooleanArray::new(BooleanBuffer::new_unset(rows), None)),
+            blocks.column(done.raw, None),
+        ];
+        Some((columns, blocks))
+    }
+
+    /// For about `rows` rows.
+    fn with_capacity(rows: usize) -> Meta {
+        Meta {
+            time: Vec::with_capacity(rows),
+            ingest_time: Vec::with_capacity(rows),
+            event_uid: Vec::with_capacity(rows),
+            partition: Vec::with_capacity(rows),
+            offset: Vec::with_capacity(rows),
+            message_index: Vec::with_capacity(rows),
+            row_hash: Vec::with_capacity(rows * size_of::<RowHash>()),
+            raw: Vec::with_capacity(rows),
+            ..Meta::default()
+        }
+    }
+}
+
+/// A column whose value seldom changes from row to row.
+#[derive(Debug)]
+struct Repeated<T> {
+    builder: StringViewBuilder,
+    last: Option<T>,
+    /// Rows that have it and are not in the builder yet.
+    run: usize,
+}
+
+impl<T> Default for Repeated<T> {
+    fn default() -> Self {
+        Repeated { builder: StringViewBuilder::new(), last: None, run: 0 }
+    }
+}
+
+impl<T: Clone + PartialEq + AsRef<str>> Repeated<T> {
+    #[inline]
+    fn append(&mut self, text: Option<&T>) {
+        if self.last.as_ref() != text {
+            self.end_run();
+            self.last = text.cloned();
+        }
+        self.run += 1;
+    }
+
+    fn end_run(&mut self) {
+        let run = std::mem::take(&mut self.run);
+        match &self.last {
+            Some(text) => self.builder.try_append_value_n(text, run).expect("a name is no gigabytes long"),
+            None => (0..run).for_each(|_| self.builder.append_null()),
+        }
+    }
+
+    fn finish(mut self) -> ArrayRef {
+        self.end_run();
+        Arc::new(self.builder.finish())
+    }
+}
