@@ -1,0 +1,40 @@
+//! Detection: rule files, their evaluation per batch and per window, evidence.
+//!
+//! A rule has one meaning whatever path it takes. A single-event rule is a row-local SELECT: every row it returns
+//! is a finding. A windowed rule is evaluated for boundaries `b` over the rows with `b-W <= time < b` and
+//! `source_watermark < b` ([`oracle`]); a finding is a maximal run of boundaries at which (rule, entity) holds.
+//! Findings, their ids and their evidence are a function of the rows and the bundle, not of batches, calls or
+//! restarts. What is deliberately absent: state of its own. All that is remembered between calls can be
+//! recomputed from the store and the frontier.
+
+mod derive;
+mod engine;
+mod error;
+mod evidence;
+mod header;
+mod history;
+mod ident;
+mod load;
+pub mod oracle;
+mod plan;
+mod program;
+mod rule;
+mod ruleset;
+mod runs;
+mod single;
+mod span;
+pub mod testing;
+mod value;
+mod windowed;
+
+#[cfg(test)]
+mod fixtures;
+#[cfg(test)]
+mod tests;
+
+pub use engine::{Engine, Output};
+pub use error::{DetectError, RuleErrors, RuleProblem};
+pub use history::History;
+pub use rule::{Rule, Window};
+pub use ruleset::RuleSet;
+pub use span::{format_span, parse_span};

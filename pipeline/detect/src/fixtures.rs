@@ -1,0 +1,236 @@
+//! Small tables for the tests of this crate: the stored tables with a few columns, rows as (column, value).
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BooleanArray, FixedSizeBinaryBuilder, Int64Array, ListArray, RecordBatch, StringViewArray,
+    TimestampMicrosecondArray, new_null_array,
+};
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::TableProvider;
+use event::{Admitted, Batch, Column, ColumnType, Micros, TableSchema, tables};
+use query::{META_COLUMNS, batch_table};
+
+use crate::{History, RuleErrors, RuleSet};
+
+const COMMON: [&str; 6] =
+    ["actor_user_name", "src_endpoint_ip", "api_operation", "resource_name", "status", "cloud_account_uid"];
+
+pub fn schemas() -> Vec<Arc<TableSchema>> {
+    let kubernetes: &[(&str, ColumnType)] = &[
+        ("stage", ColumnType::String),
+        ("verb", ColumnType::String),
+        ("request_uri", ColumnType::String),
+        ("objectref_resource", ColumnType::String),
+        ("objectref_subresource", ColumnType::String),
+        ("objectref_namespace", ColumnType::String),
+        ("objectref_name", ColumnType::String),
+        ("response_code", ColumnType::Int64),
+        ("actor_user_groups", ColumnType::StringList),
+    ];
+    let cloudtrail: &[(&str, ColumnType)] = &[
+        ("event_name", ColumnType::String),
+        ("event_source", ColumnType::String),
+        ("error_code", ColumnType::String),
+        ("user_identity_arn", ColumnType::String),
+        ("read_only", ColumnType::Bool),
+    ];
+    let falco: &[(&str, ColumnType)] = &[
+        ("rule", ColumnType::String),
+        ("priority", ColumnType::String),
+        ("hostname", ColumnType::String),
+        ("k8s_ns_name", ColumnType::String),
+        ("k8s_pod_name", ColumnType::String),
+        ("container_id", ColumnType::String),
+        ("container_image_repository", ColumnType::String),
+        ("proc_name", ColumnType::String),
+        ("proc_cmdline", ColumnType::String),
+        ("fd_name", ColumnType::String),
+    ];
+    vec![
+        schema(tables::KUBERNETES, kubernetes),
+        schema(tables::CLOUDTRAIL, cloudtrail),
+        schema(tables::FALCO, falco),
+        schema(tables::UNPARSED, &[("reason", ColumnType::String)]),
+    ]
+}
+
+fn schema(name: &str, own: &[(&str, ColumnType)]) -> Arc<TableSchema> {
+    let column = |name: &str, kind, nullable, common| Column {
+        name: name.into(),
+        kind,
+        nullable,
+        common,
+        doc: String::new(),
+        ocsf: None,
+    };
+    let mut columns: Vec<Column> =
+        META_COLUMNS.iter().map(|n| column(n, meta_type(n), ["cluster", "file_sha256"].contains(n), true)).collect();
+    if name != tables::UNPARSED {
+        columns.extend(COMMON.iter().map(|n| column(n, ColumnType::String, true, true)));
+    }
+    columns.extend(own.iter().map(|(n, kind)| column(n, *kind, true, false)));
+    Arc::new(TableSchema::new(name.into(), String::new(), columns))
+}
+
+fn meta_type(name: &str) -> ColumnType {
+    match name {
+        "time" | "ingest_time" | "source_watermark" => ColumnType::Timestamp,
+        "partition" | "offset" | "message_index" => ColumnType::Int64,
+        "row_hash" => ColumnType::Hash,
+        "redacted" => ColumnType::Bool,
+        _ => ColumnType::String,
+    }
+}
+
+/// A value of a cell; columns not named are NULL, or a default where NULL is not allowed.
+#[derive(Clone, Debug)]
+pub enum Cell {
+    Text(String),
+    Number(i64),
+    Bool(bool),
+}
+
+impl From<&str> for Cell {
+    fn from(text: &str) -> Cell {
+        Cell::Text(text.into())
+    }
+}
+
+impl From<String> for Cell {
+    fn from(text: String) -> Cell {
+        Cell::Text(text)
+    }
+}
+
+impl From<i64> for Cell {
+    fn from(number: i64) -> Cell {
+        Cell::Number(number)
+    }
+}
+
+impl From<bool> for Cell {
+    fn from(value: bool) -> Cell {
+        Cell::Bool(value)
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Row {
+    pub table: &'static str,
+    pub cells: HashMap<String, Cell>,
+}
+
+/// A live row whose watermark lies one second before it. `uid` names it; offsets are the caller's if they matter.
+pub fn row(table: &'static str, time: Micros, uid: &str, cells: &[(&str, Cell)]) -> Row {
+    let mut all: HashMap<String, Cell> = HashMap::new();
+    let mut set = |name: &str, cell: Cell| drop(all.insert(name.into(), cell));
+    set("time", time.into());
+    set("ingest_time", time.into());
+    set("event_uid", uid.into());
+    set("source", table.into());
+    set("cluster", "prod".into());
+    set("origin", "live".into());
+    set("topic", format!("{table}-audit").into());
+    set("partition", 0.into());
+    set("offset", 0.into());
+    set("message_index", 0.into());
+    set("source_watermark", (time - 1_000_000).into());
+    set("redacted", false.into());
+    set("raw", format!("{{\"uid\":\"{uid}\"}}").into());
+    for (name, cell) in cells {
+        set(name, cell.clone());
+    }
+    Row { table, cells: all }
+}
+
+pub fn batch(table: &str, rows: &[Row]) -> RecordBatch {
+    let schema = schemas().into_iter().find(|s| s.name == table).expect("a table of the fixtures");
+    let columns = schema.columns.iter().map(|c| column(c, rows)).collect();
+    RecordBatch::try_new(schema.arrow(), columns).expect("cells fit their columns")
+}
+
+fn column(column: &Column, rows: &[Row]) -> ArrayRef {
+    let cells = || rows.iter().map(|r| r.cells.get(&column.name));
+    let texts = || cells().map(|c| if let Some(Cell::Text(t)) = c { Some(t.clone()) } else { None });
+    let numbers = || cells().map(|c| if let Some(Cell::Number(n)) = c { Some(*n) } else { None });
+    match column.kind {
+        ColumnType::String => Arc::new(texts().collect::<StringViewArray>()),
+        ColumnType::Int64 => Arc::new(numbers().collect::<Int64Array>()),
+        ColumnType::Timestamp => Arc::new(numbers().collect::<TimestampMicrosecondArray>().with_timezone("UTC")),
+        ColumnType::Bool => Arc::new(
+            cells().map(|c| if let Some(Cell::Bool(b)) = c { Some(*b) } else { None }).collect::<BooleanArray>(),
+        ),
+        ColumnType::Hash => {
+            let mut hashes = FixedSizeBinaryBuilder::new(16);
+            for row in rows {
+                let all = format!("{:?}", row.cells.iter().collect::<std::collections::BTreeMap<_, _>>().values());
+                hashes.append_value(&blake3::hash(all.as_bytes()).as_bytes()[..16]).expect("16 bytes");
+            }
+            Arc::new(hashes.finish())
+        }
+        ColumnType::StringList => Arc::new(
+            new_null_array(&column.kind.arrow(), rows.len())
+                .as_any()
+                .downcast_ref::<ListArray>()
+                .expect("a list")
+                .clone(),
+        ),
+        ColumnType::Binary => new_null_array(&column.kind.arrow(), rows.len()),
+    }
+}
+
+/// Rows as admission would hand them over, one batch per table.
+pub fn admitted(rows: &[Row]) -> Admitted {
+    let mut admitted = Admitted::default();
+    for table in tables::STORED {
+        let of_table: Vec<Row> = rows.iter().filter(|r| r.table == table).cloned().collect();
+        if !of_table.is_empty() {
+            admitted.batches.push(Batch { table: table.into(), rows: batch(table, &of_table) });
+        }
+    }
+    admitted
+}
+
+/// Stored rows in memory.
+#[derive(Default)]
+pub struct Store {
+    batches: HashMap<String, Vec<RecordBatch>>,
+}
+
+impl Store {
+    pub fn of(rows: &[Row]) -> Store {
+        let mut store = Store::default();
+        store.add(rows);
+        store
+    }
+
+    pub fn add(&mut self, rows: &[Row]) {
+        for batch in admitted(rows).batches {
+            self.batches.entry(batch.table.to_string()).or_default().push(batch.rows);
+        }
+    }
+}
+
+impl History for Store {
+    fn table(&self, name: &str) -> Arc<dyn TableProvider> {
+        let schema: SchemaRef = schemas().iter().find(|s| s.name == name).expect("a stored table").arrow();
+        batch_table(schema, self.batches.get(name).cloned().unwrap_or_default())
+    }
+}
+
+/// A rule file: entity, further header lines, and the SELECT.
+pub fn rule_text(entity: &str, header: &str, sql: &str) -> String {
+    format!("/*\ntitle: A rule\nseverity: high\nentity: [{entity}]\nsummary: something happened\n{header}\n*/\n{sql}\n")
+}
+
+pub async fn parse(files: &[(&str, &str)]) -> Result<RuleSet, RuleErrors> {
+    let files: Vec<(PathBuf, String)> = files.iter().map(|(p, t)| (PathBuf::from(p), t.to_string())).collect();
+    RuleSet::parse(&files, &schemas(), "fixtures").await
+}
+
+pub async fn rules(files: &[(&str, &str)]) -> RuleSet {
+    parse(files).await.unwrap_or_else(|errors| panic!("{errors}"))
+}

@@ -1,0 +1,149 @@
+//! What a windowed rule means, word for word: its SELECT over the rows with `b-W <= time < b`,
+//! `source_watermark < b` and one origin. Kept plain: everything faster is tested against this.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::record_batch::RecordBatch;
+use datafusion::catalog::TableProvider;
+use datafusion::catalog::view::ViewTable;
+use datafusion::datasource::provider_as_source;
+use datafusion::error::Result;
+use datafusion::execution::context::SessionContext;
+use datafusion::logical_expr::{Expr, LogicalPlanBuilder, col, lit};
+use datafusion::scalar::ScalarValue;
+use event::{Micros, Origin, column};
+use query::{HuntLimits, QueryError};
+use serde_json::{Map, Value};
+
+use crate::derive::EVIDENCE_COLUMN;
+use crate::rule::{Rule, Window};
+use crate::value;
+
+/// One boundary of one rule. A rule that needs longer cannot keep up, and one that returns more is no rule.
+const LIMITS: HuntLimits = HuntLimits { rows_max: 100_000, timeout: Duration::from_secs(30) };
+
+/// Entity columns and their values, in the rule's order.
+pub type Entity = Vec<(String, String)>;
+
+/// That (rule, entity) holds at a boundary. Rows with equal entity are merged.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Held {
+    pub entity: Entity,
+    /// The columns of the SELECT but for the evidence.
+    pub values: Map<String, Value>,
+    /// What the rule listed as evidence, if it does.
+    pub evidence: Vec<String>,
+}
+
+/// One boundary's answer.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Answer {
+    /// By entity, ascending.
+    pub held: Vec<Held>,
+    /// Rows dropped because an entity column was NULL.
+    pub null_entities: u64,
+}
+
+/// Evaluates a windowed rule at one boundary. `relations` gives the tables and views that the rule names;
+/// `base` brings functions and limits.
+pub async fn evaluate(
+    base: &SessionContext,
+    rule: &Rule,
+    window: Window,
+    boundary: Micros,
+    origin: Origin,
+    relations: &(dyn Fn(&str) -> Arc<dyn TableProvider> + Sync),
+) -> Result<Answer, QueryError> {
+    let ctx = query::fork(base);
+    for relation in &rule.relations {
+        let view = window_of(&relation.name, relations(&relation.name), window, boundary, origin);
+        view.and_then(|view| ctx.register_table(relation.name.as_str(), Arc::new(view))).map_err(QueryError::run)?;
+    }
+    let plan = query::plan_rule(&ctx, &rule.sql).await?;
+    let batches = query::collect(&ctx, plan, LIMITS).await?;
+    merge(rule, &batches).map_err(QueryError::run)
+}
+
+fn window_of(
+    name: &str,
+    table: Arc<dyn TableProvider>,
+    window: Window,
+    boundary: Micros,
+    origin: Origin,
+) -> Result<ViewTable> {
+    let condition = col(column::TIME)
+        .gt_eq(instant(boundary.saturating_sub(window.window_us)))
+        .and(col(column::TIME).lt(instant(boundary)))
+        .and(col(column::SOURCE_WATERMARK).lt(instant(boundary)))
+        .and(col(column::ORIGIN).eq(lit(ScalarValue::Utf8View(Some(origin.name().to_owned())))));
+    let rows = LogicalPlanBuilder::scan(name, provider_as_source(table), None)?.filter(condition)?.build()?;
+    Ok(ViewTable::new(rows, None))
+}
+
+pub(crate) fn instant(time: Micros) -> Expr {
+    lit(ScalarValue::TimestampMicrosecond(Some(time), Some("UTC".into())))
+}
+
+/// Rows to entities. Of several rows with one entity, the one with the smallest text gives the values, so that
+/// the answer does not depend on the order in which rows come.
+fn merge(rule: &Rule, batches: &[RecordBatch]) -> Result<Answer> {
+    let mut answer = Answer::default();
+    let mut held: BTreeMap<Entity, Held> = BTreeMap::new();
+    for batch in batches {
+        let entities = entities(&rule.entity, batch)?;
+        for (row, entity) in entities.into_iter().enumerate() {
+            let Some(entity) = entity else {
+                answer.null_entities += 1;
+                continue;
+            };
+            let mut values = value::row(batch, row);
+            let evidence = values.remove(EVIDENCE_COLUMN).map(texts).unwrap_or_default();
+            match held.get_mut(&entity) {
+                None => {
+                    held.insert(entity.clone(), Held { entity, values, evidence });
+                }
+                Some(have) => {
+                    have.evidence.extend(evidence);
+                    if text(&values) < text(&have.values) {
+                        have.values = values;
+                    }
+                }
+            }
+        }
+    }
+    for held in held.values_mut() {
+        held.evidence.sort();
+        held.evidence.dedup();
+    }
+    answer.held = held.into_values().collect();
+    Ok(answer)
+}
+
+/// The entity of each row; `None` where a column is NULL.
+pub(crate) fn entities(columns: &[String], batch: &RecordBatch) -> Result<Vec<Option<Entity>>> {
+    let mut entities: Vec<Option<Entity>> = vec![Some(Vec::with_capacity(columns.len())); batch.num_rows()];
+    for name in columns {
+        let column = batch.column_by_name(name).expect("loading checked that entity columns are selected");
+        for (entity, text) in entities.iter_mut().zip(value::texts(column.as_ref())?) {
+            match (entity.as_mut(), text) {
+                (Some(entity), Some(text)) => entity.push((name.clone(), text)),
+                _ => *entity = None,
+            }
+        }
+    }
+    Ok(entities)
+}
+
+fn text(values: &Map<String, Value>) -> String {
+    Value::from(values.clone()).to_string()
+}
+
+fn texts(value: Value) -> Vec<String> {
+    match value {
+        Value::Array(items) => items.into_iter().flat_map(texts).collect(),
+        Value::String(text) => vec![text],
+        _ => Vec::new(),
+    }
+}

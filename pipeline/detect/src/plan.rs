@@ -1,0 +1,97 @@
+//! Reading plans: what a rule's SQL names, what is stored below it, which columns it uses, and whether it is
+//! row-local.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::error::Result;
+use datafusion::execution::context::SessionContext;
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use event::{TableSchema, column};
+use query::{QueryError, batch_table};
+
+use crate::rule::Relation;
+
+/// Columns that windows are cut by.
+pub const WINDOW_COLUMNS: [&str; 3] = [column::TIME, column::SOURCE_WATERMARK, column::ORIGIN];
+
+/// A session in which every stored table is empty.
+pub fn empty_tables(base: &SessionContext, schemas: &[Arc<TableSchema>]) -> Result<SessionContext, QueryError> {
+    let ctx = query::fork(base);
+    let by_name = |name: &str| schemas.iter().find(|s| s.name == name).expect("asked only for the schemas given");
+    query::register_tables(&ctx, schemas, &|name| batch_table(by_name(name).arrow(), Vec::new()))?;
+    Ok(ctx)
+}
+
+/// The tables and views a statement names, without those of its own WITH.
+pub fn named_relations(ctx: &SessionContext, sql: &str) -> Result<BTreeSet<String>> {
+    let state = ctx.state();
+    let statement = state.sql_to_statement(sql, &state.config().options().sql_parser.dialect)?;
+    Ok(state.resolve_table_references(&statement)?.iter().map(|t| t.table().to_owned()).collect())
+}
+
+/// The stored tables that a plan reads, subqueries and views included.
+pub fn scanned_tables(plan: &LogicalPlan) -> Result<BTreeSet<String>> {
+    let mut tables = BTreeSet::new();
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            tables.insert(scan.table_name.table().to_owned());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(tables)
+}
+
+/// The columns that an optimized plan takes from each relation, and those that windows are cut by. A relation
+/// that the optimizer found unnecessary has none: then the rule cannot depend on it.
+pub fn used_columns(plan: &LogicalPlan) -> Result<Vec<Relation>> {
+    let mut used: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            let columns = used.entry(scan.table_name.table().to_owned()).or_default();
+            columns.extend(scan.projected_schema.fields().iter().map(|f| f.name().clone()));
+            columns.extend(scan.filters.iter().flat_map(|f| f.column_refs()).map(|c| c.name.clone()));
+            columns.extend(WINDOW_COLUMNS.map(str::to_owned));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(used.into_iter().map(|(name, columns)| Relation { name, columns: columns.into_iter().collect() }).collect())
+}
+
+/// Why a plan is not row-local, if it is not. The view `events` is a union as long as all its tables are there.
+pub fn not_row_local(plan: &LogicalPlan, union_allowed: bool) -> Result<Option<&'static str>> {
+    let mut reason = None;
+    plan.apply(|node| {
+        reason = match node {
+            LogicalPlan::Projection(_) | LogicalPlan::Filter(_) | LogicalPlan::SubqueryAlias(_) => None,
+            LogicalPlan::TableScan(_) => None,
+            LogicalPlan::Union(_) if union_allowed => None,
+            LogicalPlan::Aggregate(_) => Some("it aggregates"),
+            LogicalPlan::Distinct(_) => Some("it has DISTINCT"),
+            LogicalPlan::Join(_) => Some("it joins tables"),
+            LogicalPlan::Window(_) => Some("it has a window function"),
+            LogicalPlan::Sort(_) => Some("it has ORDER BY"),
+            LogicalPlan::Limit(_) => Some("it has LIMIT"),
+            LogicalPlan::Union(_) => Some("it has UNION"),
+            LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => Some("it reads no table"),
+            _ => Some("it does more than filter and compute columns"),
+        };
+        if reason.is_none() {
+            node.apply_expressions(|expr| {
+                expr.apply(|e| {
+                    if has_subquery(e) {
+                        reason = Some("it has a subquery");
+                    }
+                    Ok(TreeNodeRecursion::Continue)
+                })
+            })?;
+        }
+        Ok(if reason.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(reason)
+}
+
+fn has_subquery(expr: &Expr) -> bool {
+    matches!(expr, Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_) | Expr::SetComparison(_))
+}

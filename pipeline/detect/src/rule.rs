@@ -1,0 +1,79 @@
+//! A rule that passed every check.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use event::{Micros, Severity};
+
+use crate::derive::EvidenceSource;
+use crate::program::Program;
+
+/// Boundaries are the multiples of `every_us`; each looks back over `window_us`, a multiple of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    pub window_us: i64,
+    pub every_us: i64,
+}
+
+impl Window {
+    /// The last boundary at or before `time`.
+    pub fn floor(&self, time: Micros) -> Micros {
+        time.saturating_sub(time.rem_euclid(self.every_us))
+    }
+
+    /// The first boundary whose window holds a row at `time`: the row lies before it.
+    pub fn first_reaching(&self, time: Micros) -> Micros {
+        self.floor(time).saturating_add(self.every_us)
+    }
+
+    /// The last boundary whose window holds a row at `time`.
+    pub fn last_reaching(&self, time: Micros) -> Micros {
+        self.floor(time).saturating_add(self.window_us)
+    }
+}
+
+/// One `.sql` file.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// The file's stem.
+    pub id: String,
+    pub path: PathBuf,
+    /// The whole file: the header is a comment to SQL, so that positions are the file's.
+    pub sql: String,
+    pub title: String,
+    pub severity: Severity,
+    pub attack: Vec<String>,
+    pub window: Option<Window>,
+    pub entity: Vec<String>,
+    /// With `{column}` in it.
+    pub summary: String,
+    pub triage: Option<String>,
+    pub benign: Option<String>,
+    pub suppress_us: i64,
+    pub needs_level: Option<String>,
+    pub references: Vec<String>,
+    /// BLAKE3 of the file, hex.
+    pub version: String,
+    /// The stored tables it reads, views resolved.
+    pub tables: Vec<String>,
+    /// The tables and views its SQL names.
+    pub(crate) relations: Vec<Relation>,
+    pub(crate) body: Body,
+}
+
+/// A name in the rule's FROM, with the columns that the rule's plan reads of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Relation {
+    pub name: String,
+    pub columns: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Body {
+    /// Row-local: compiled once.
+    Single(Arc<Program>),
+    Windowed {
+        window: Window,
+        evidence: EvidenceSource,
+    },
+}

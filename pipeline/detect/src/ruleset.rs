@@ -1,0 +1,123 @@
+//! All rules of a folder, checked, with the hash of everything that decides what they find.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use datafusion::execution::context::SessionContext;
+use event::TableSchema;
+
+use crate::error::{RuleErrors, RuleProblem};
+use crate::ident::Identity;
+use crate::load::Bench;
+use crate::rule::Rule;
+
+/// Bytes of a rule file. A page of SQL with generous lists.
+const FILE_BYTES_MAX: u64 = 256 << 10;
+
+#[derive(Clone)]
+pub struct RuleSet {
+    /// By id.
+    pub rules: Vec<Arc<Rule>>,
+    /// BLAKE3 over the rule files and the schemas, hex.
+    pub bundle: String,
+    pub schemas: Vec<Arc<TableSchema>>,
+    /// The session that rules run in: functions and limits, no tables.
+    pub(crate) base: SessionContext,
+}
+
+impl RuleSet {
+    /// Reads `<dir>/<source>/*.sql`. All mistakes of all files are reported at once.
+    pub async fn load(dir: &Path, schemas: &[Arc<TableSchema>], schemas_hash: &str) -> Result<RuleSet, RuleErrors> {
+        let mut problems = Vec::new();
+        let mut files = Vec::new();
+        for path in rule_files(dir, &mut problems) {
+            match read(&path) {
+                Ok(text) => files.push((path, text)),
+                Err(message) => problems.push(RuleProblem { path, line: 0, message, hint: None }),
+            }
+        }
+        Self::parse_after(problems, &files, schemas, schemas_hash).await
+    }
+
+    /// Rules given as (path, text).
+    pub async fn parse(
+        files: &[(PathBuf, String)],
+        schemas: &[Arc<TableSchema>],
+        schemas_hash: &str,
+    ) -> Result<RuleSet, RuleErrors> {
+        Self::parse_after(Vec::new(), files, schemas, schemas_hash).await
+    }
+
+    async fn parse_after(
+        mut problems: Vec<RuleProblem>,
+        files: &[(PathBuf, String)],
+        schemas: &[Arc<TableSchema>],
+        schemas_hash: &str,
+    ) -> Result<RuleSet, RuleErrors> {
+        let whole = |message: String| RuleProblem { path: PathBuf::new(), line: 0, message, hint: None };
+        let bench = Bench::new(schemas).map_err(|e| RuleErrors(vec![whole(e.to_string())]))?;
+        let mut rules: BTreeMap<String, Arc<Rule>> = BTreeMap::new();
+        let mut paths: BTreeMap<String, PathBuf> = BTreeMap::new();
+        for (path, text) in files {
+            let id = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            if let Some(first) = paths.insert(id.clone(), path.clone()) {
+                let message = format!("rule `{id}` is there twice: also in {}", first.display());
+                let hint = Some("a rule's id is its file name without `.sql`".to_owned());
+                problems.push(RuleProblem { path: path.clone(), line: 0, message, hint });
+            }
+            if let Some(rule) = bench.load(path, text, &mut problems).await {
+                rules.insert(id, Arc::new(rule));
+            }
+        }
+        if !problems.is_empty() {
+            return Err(RuleErrors(problems));
+        }
+        let bundle = bundle(&rules, schemas_hash);
+        Ok(RuleSet { rules: rules.into_values().collect(), bundle, schemas: bench.schemas, base: bench.base })
+    }
+
+    pub fn get(&self, id: &str) -> Option<&Arc<Rule>> {
+        self.rules.iter().find(|r| r.id == id)
+    }
+
+    /// The same set with only these rules, for tests and backtests. The bundle stays: it names the folder.
+    pub fn only(mut self, ids: &[&str]) -> RuleSet {
+        self.rules.retain(|r| ids.contains(&r.id.as_str()));
+        self
+    }
+}
+
+fn bundle(rules: &BTreeMap<String, Arc<Rule>>, schemas_hash: &str) -> String {
+    let start = Identity::new().part(schemas_hash.as_bytes());
+    rules.values().fold(start, |id, rule| id.part(rule.id.as_bytes()).part(rule.sql.as_bytes())).version()
+}
+
+/// The `.sql` files of the folders in `dir`, sorted. `state` holds state tables and `lookups` lists.
+fn rule_files(dir: &Path, problems: &mut Vec<RuleProblem>) -> Vec<PathBuf> {
+    let mut list = |dir: &Path| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(dir).and_then(|entries| entries.collect::<Result<Vec<_>, _>>());
+        match entries {
+            Ok(entries) => entries.into_iter().map(|e| e.path()).collect(),
+            Err(error) => {
+                let message = format!("cannot list the folder: {error}");
+                problems.push(RuleProblem { path: dir.to_owned(), line: 0, message, hint: None });
+                Vec::new()
+            }
+        }
+    };
+    let is_source = |p: &PathBuf| p.is_dir() && !["state", "lookups"].iter().any(|name| p.ends_with(name));
+    let folders: Vec<PathBuf> = list(dir).into_iter().filter(is_source).collect();
+    let mut files: Vec<PathBuf> = folders.iter().flat_map(|folder| list(folder)).collect();
+    files.retain(|p| p.extension().is_some_and(|e| e == "sql"));
+    files.sort();
+    files
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    let bytes = std::fs::metadata(path).map_err(|e| format!("cannot read the file: {e}"))?.len();
+    if bytes > FILE_BYTES_MAX {
+        return Err(format!("the file has {bytes} bytes, more than {FILE_BYTES_MAX}"));
+    }
+    std::fs::read_to_string(path).map_err(|e| format!("cannot read the file: {e}"))
+}
