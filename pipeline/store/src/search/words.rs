@@ -1,0 +1,102 @@
+//! What a word is. One definition for the index, the query compiler and the brute-force evaluator: a maximal run of
+//! alphanumeric characters (Unicode), lower-cased, cut at a character boundary to [`WORD_BYTES_MAX`] bytes.
+
+/// Longer words are cut, not dropped: the beginning of a base64 blob stays findable, and terms stay small.
+pub const WORD_BYTES_MAX: usize = 255;
+
+/// The next word at or after `from`, as a byte range of `text`.
+pub fn next_word(text: &str, from: usize) -> Option<(usize, usize)> {
+    let start = find(text, from, true)?;
+    Some((start, find(text, start, false).unwrap_or(text.len())))
+}
+
+/// The first position at or after `from` whose character is (not) part of a word.
+fn find(text: &str, from: usize, wanted: bool) -> Option<usize> {
+    let bytes = text.as_bytes();
+    let mut at = from;
+    while at < bytes.len() {
+        if bytes[at].is_ascii() {
+            if bytes[at].is_ascii_alphanumeric() == wanted {
+                return Some(at);
+            }
+            at += 1;
+        } else {
+            let c = text[at..].chars().next().expect("`at` is a character boundary before the end");
+            if c.is_alphanumeric() == wanted {
+                return Some(at);
+            }
+            at += c.len_utf8();
+        }
+    }
+    None
+}
+
+/// Writes the folded form of a word into `out`, replacing what is there.
+pub fn fold(word: &str, out: &mut String) {
+    out.clear();
+    fold_case(word, out);
+    if out.len() > WORD_BYTES_MAX {
+        out.truncate(out.floor_char_boundary(WORD_BYTES_MAX));
+    }
+}
+
+fn fold_case(text: &str, out: &mut String) {
+    if text.is_ascii() {
+        out.push_str(text);
+        out.make_ascii_lowercase();
+    } else {
+        out.extend(text.chars().flat_map(char::to_lowercase));
+    }
+}
+
+/// The same lower-casing for text that is not split: paths, bounds of ranges, patterns.
+pub fn folded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    fold_case(text, &mut out);
+    out
+}
+
+/// The one word that a number is.
+pub fn number_word(literal: &str) -> String {
+    let mut word = String::new();
+    fold(literal, &mut word);
+    word
+}
+
+/// The folded words of a text.
+pub fn words(text: &str) -> Vec<String> {
+    let (mut out, mut at) = (Vec::new(), 0);
+    while let Some((start, end)) = next_word(text, at) {
+        let mut word = String::new();
+        fold(&text[start..end], &mut word);
+        out.push(word);
+        at = end;
+    }
+    out
+}
+
+/// Paths are compared without case, and a dot is as good as an underscore.
+pub fn path_key(path: &str) -> String {
+    folded(path).replace('.', "_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splits_and_folds() {
+        let check = |text: &str, expected: &[&str]| assert_eq!(words(text), expected, "{text:?}");
+        check("arn:aws:iam::123:user/Ben", &["arn", "aws", "iam", "123", "user", "ben"]);
+        check("", &[]);
+        check(" -- ", &[]);
+        check("Straße ÉTÉ, 東京", &["straße", "été", "東京"]);
+        check("system:serviceaccount:kube-system", &["system", "serviceaccount", "kube", "system"]);
+    }
+
+    #[test]
+    fn long_words_are_cut_at_a_character() {
+        assert_eq!(words(&"a".repeat(400))[0].len(), WORD_BYTES_MAX);
+        assert_eq!(words(&"é".repeat(400))[0].len(), WORD_BYTES_MAX - 1);
+    }
+}

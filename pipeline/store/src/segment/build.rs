@@ -1,0 +1,193 @@
+//! Rows to segment files, in memory: nothing here touches a disk. The files of a tail (64 MB of raw events) take
+//! about a fifth of its size. Indexing and Parquet of all tables are jobs that two threads share.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use arrow::array::{Array, AsArray, FixedSizeBinaryArray, RecordBatch, StringViewArray};
+use arrow::datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType};
+use event::{RowHash, column};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
+
+use super::{CoordinateSpan, DATA, DEDUP, FORMAT, FileMeta, META, NewFile, SegmentMeta, Span, index};
+use crate::StoreError;
+
+/// Of the machine's cores; the others belong to normalize and detect.
+const BUILD_THREADS: usize = 2;
+
+/// Pages of `raw` are small, so that reading one event unpacks little. With 1 MB pages 20 scattered events cost
+/// ten times as much; 32-64 KB pages take 19-31 % more bytes.
+const RAW_PAGE_BYTES: usize = 192 << 10;
+
+/// Page limits are only checked once per write batch.
+const WRITE_BATCH_ROWS: usize = 64;
+
+/// Level 3 is where zstd's ratio for JSON stops growing fast.
+const ZSTD_LEVEL: i32 = 6;
+
+/// The rows of one table that become a segment.
+pub struct Rows<'a> {
+    pub ulid: String,
+    pub table: &'a str,
+    pub schema: SchemaRef,
+    pub batches: &'a [RecordBatch],
+}
+
+/// A segment ready to be written: the last file is `meta.json`.
+pub struct Built {
+    pub meta: SegmentMeta,
+    pub files: Vec<NewFile>,
+    /// BLAKE3 of `meta.json`.
+    pub content: String,
+}
+
+/// First eight bytes of a row hash.
+pub fn fingerprint(hash: &RowHash) -> u64 {
+    u64::from_le_bytes(hash[..8].try_into().expect("eight of sixteen bytes"))
+}
+
+pub fn build_all(all: &[Rows<'_>]) -> Result<Vec<Built>, StoreError> {
+    // Indexing is most of the work: all indexes first, so that the last job is a short one.
+    let jobs: Vec<(usize, bool)> =
+        [true, false].into_iter().flat_map(|indexing| (0..all.len()).map(move |rows| (rows, indexing))).collect();
+    let (queue, files) = (Mutex::new(jobs.into_iter()), Mutex::new(BTreeMap::new()));
+    let work = || {
+        loop {
+            let Some((rows, indexing)) = queue.lock().expect("no job panics while it holds the queue").next() else {
+                return Ok::<_, StoreError>(());
+            };
+            let built = if indexing {
+                index::build(all[rows].batches.iter().map(raw_column))?
+            } else {
+                vec![parquet_file(&all[rows])?, dedup_file(all[rows].batches)]
+            };
+            files.lock().expect("no job panics while it holds the results").insert((rows, indexing), built);
+        }
+    };
+    std::thread::scope(|scope| {
+        let helpers: Vec<_> = (1..BUILD_THREADS.min(all.len() * 2)).map(|_| scope.spawn(work)).collect();
+        let mine = work();
+        helpers.into_iter().fold(mine, |result, helper| {
+            result.and(helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        })
+    })?;
+    let mut files = files.into_inner().expect("all threads ended well");
+    Ok((0..all.len())
+        .map(|rows| {
+            let parts = [false, true].into_iter().flat_map(|i| files.remove(&(rows, i)).unwrap_or_default());
+            describe(&all[rows], parts.collect())
+        })
+        .collect())
+}
+
+fn raw_column(batch: &RecordBatch) -> &StringViewArray {
+    named(batch, column::RAW).as_string_view()
+}
+
+fn named<'a>(batch: &'a RecordBatch, name: &str) -> &'a dyn Array {
+    batch.column_by_name(name).expect("every stored table begins with the meta columns; checked on append")
+}
+
+fn parquet_file(rows: &Rows<'_>) -> Result<NewFile, StoreError> {
+    let mut writer = ArrowWriter::try_new(Vec::new(), rows.schema.clone(), Some(properties()?))?;
+    for batch in rows.batches {
+        writer.write(batch)?;
+    }
+    Ok(NewFile { name: DATA.to_owned(), bytes: writer.into_inner()? })
+}
+
+fn properties() -> Result<WriterProperties, StoreError> {
+    let path = |name: &str| ColumnPath::from(name);
+    let mut properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))
+        .set_write_batch_size(WRITE_BATCH_ROWS)
+        .set_column_data_page_size_limit(path(column::RAW), RAW_PAGE_BYTES)
+        .set_column_statistics_enabled(path(column::RAW), EnabledStatistics::None);
+    // Values that never repeat: a dictionary would only be built to be thrown away.
+    for unique in [column::RAW, column::ROW_HASH, column::EVENT_UID] {
+        properties = properties.set_column_dictionary_enabled(path(unique), false);
+    }
+    // Numbers that mostly rise.
+    for rising in [column::OFFSET, column::TIME, column::INGEST_TIME] {
+        properties = properties
+            .set_column_dictionary_enabled(path(rising), false)
+            .set_column_encoding(path(rising), Encoding::DELTA_BINARY_PACKED);
+    }
+    Ok(properties.build())
+}
+
+fn dedup_file(batches: &[RecordBatch]) -> NewFile {
+    let mut prints: Vec<u64> = batches.iter().flat_map(hashes).map(|hash| fingerprint(&hash)).collect();
+    prints.sort_unstable();
+    NewFile { name: DEDUP.to_owned(), bytes: prints.iter().flat_map(|print| print.to_le_bytes()).collect() }
+}
+
+/// The row hashes of a batch.
+pub fn hashes(batch: &RecordBatch) -> impl Iterator<Item = RowHash> {
+    let column: &FixedSizeBinaryArray = named(batch, column::ROW_HASH).as_fixed_size_binary();
+    column.iter().map(|hash| hash.and_then(|bytes| bytes.try_into().ok()).unwrap_or_default())
+}
+
+/// Bytes of `raw` in a batch.
+pub fn raw_bytes(batch: &RecordBatch) -> u64 {
+    raw_column(batch).iter().flatten().map(|raw| raw.len() as u64).sum()
+}
+
+fn describe(rows: &Rows<'_>, mut files: Vec<NewFile>) -> Built {
+    let meta = SegmentMeta {
+        format: FORMAT,
+        ulid: rows.ulid.clone(),
+        table: rows.table.to_owned(),
+        rows: rows.batches.iter().map(|batch| batch.num_rows() as u64).sum(),
+        raw_bytes: rows.batches.iter().map(raw_bytes).sum(),
+        time: span(rows.batches, column::TIME),
+        ingest_time: span(rows.batches, column::INGEST_TIME),
+        coordinates: coordinates(rows.batches),
+        files: files
+            .iter()
+            .map(|file| FileMeta {
+                name: file.name.clone(),
+                bytes: file.bytes.len() as u64,
+                blake3: blake3::hash(&file.bytes).to_hex().to_string(),
+            })
+            .collect(),
+    };
+    let bytes = serde_json::to_vec_pretty(&meta).expect("plain values always serialize");
+    let content = blake3::hash(&bytes).to_hex().to_string();
+    files.push(NewFile { name: META.to_owned(), bytes });
+    Built { meta, files, content }
+}
+
+/// First and last time in a column without nulls.
+pub fn span(batches: &[RecordBatch], name: &str) -> Span {
+    let mut span = Span { first: i64::MAX, last: i64::MIN };
+    for batch in batches {
+        for time in named(batch, name).as_primitive::<TimestampMicrosecondType>().values() {
+            span = Span { first: span.first.min(*time), last: span.last.max(*time) };
+        }
+    }
+    span
+}
+
+fn coordinates(batches: &[RecordBatch]) -> Vec<CoordinateSpan> {
+    let mut spans: BTreeMap<(&str, i64), (i64, i64)> = BTreeMap::new();
+    for batch in batches {
+        let topics = named(batch, column::TOPIC).as_string_view();
+        let partitions = named(batch, column::PARTITION).as_primitive::<Int64Type>().values();
+        let offsets = named(batch, column::OFFSET).as_primitive::<Int64Type>().values();
+        for row in 0..batch.num_rows() {
+            let span = spans.entry((topics.value(row), partitions[row])).or_insert((offsets[row], offsets[row]));
+            *span = (span.0.min(offsets[row]), span.1.max(offsets[row]));
+        }
+    }
+    let span = |((topic, partition), (first, last)): ((&str, i64), (i64, i64))| CoordinateSpan {
+        topic: topic.to_owned(),
+        partition,
+        first,
+        last,
+    };
+    spans.into_iter().map(span).collect()
+}
