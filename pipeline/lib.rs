@@ -1,0 +1,18 @@
+//! Stakeout: an audit-log stream processor and SIEM in one binary. This package wires the rooms of `pipeline/`
+//! together and holds the commands; see `pipeline/ARCHITECTURE.md` for the picture.
+
+pub mod alerts;
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod demo;
+pub mod generate;
+pub mod hunt;
+pub mod import;
+pub mod output;
+pub mod pack;
+pub mod rooms;
+pub mod rules;
+pub mod run;
+pub mod shutdown;
+pub mod telemetry;

@@ -1,1 +1,70 @@
-fn main() {}
+//! The command line: parse, call, print, exit. 0 is fine, 1 is "no" (tests failed, nothing found), 2 is broken.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Parser;
+use stakeout::cli::{Cli, Command};
+use stakeout::config::Config;
+use stakeout::run::{Options, Running};
+use stakeout::shutdown::Shutdown;
+use stakeout::{alerts, demo, generate, hunt, import, rules, telemetry};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match call(&cli) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("error: {}", told_once(&error));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// The chain of causes; one that its effect already quotes is not repeated.
+fn told_once(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match told {
+        told if told.is_empty() => cause,
+        told if told.contains(&cause) => told,
+        told => format!("{told}: {cause}"),
+    })
+}
+
+fn call(cli: &Cli) -> Result<bool> {
+    telemetry::logs(if matches!(cli.command, Command::Run) { "info" } else { "warn" });
+    if let Command::Check = cli.command {
+        return rules::check(&cli.common);
+    }
+    let config = rules::config(&cli.common)?;
+    match &cli.command {
+        Command::Demo(args) => {
+            let shutdown = Shutdown::new();
+            shutdown.on_signals()?;
+            let outcome = demo::run(args, config, cli.common.data_dir.as_deref(), &shutdown)?;
+            Ok(outcome.found == outcome.planted && outcome.twins_found == 0)
+        }
+        Command::Run => run(&config).map(|()| true),
+        Command::Import(args) => import::run(args, config).map(|_| true),
+        Command::Search(args) => hunt::search(args, &config),
+        Command::Sql(args) => hunt::sql(args, &config),
+        Command::Alerts(args) => alerts::run(args, &config),
+        Command::Test(args) => rules::test(args, &config),
+        Command::Check => unreachable!("handled above"),
+        Command::Generate(args) => generate::command::run(args, &config).map(|()| true),
+    }
+}
+
+fn run(config: &Config) -> Result<()> {
+    let shutdown = Shutdown::new();
+    shutdown.on_signals()?;
+    let line = Running::start(config, |offsets| stakeout::run::feed(config, offsets), Options { bounded: false })?;
+    tracing::info!(data_dir = %config.data_dir.display(), api = ?line.api, "running");
+    while !shutdown.wait(Duration::from_millis(200)) && !line.stopping.pulled() {}
+    let stats = line.stats.clone();
+    line.stop()?;
+    let counts = stats.counts();
+    tracing::info!(admitted = counts.admitted, duplicates = counts.duplicates, unparsed = counts.unparsed, "stopped");
+    Ok(())
+}

@@ -1,0 +1,203 @@
+//! What can be typed. Parsing only: each command's work lives in the file of its name.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use event::{Micros, Source};
+use store::search::TimeRange;
+
+#[derive(Parser)]
+#[command(name = "stakeout", version, about = "Audit-log stream processor and SIEM in one binary", long_about = None)]
+pub struct Cli {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Args)]
+pub struct Common {
+    /// Config file; without it ./stakeout.yaml if there is one, else the defaults
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Data directory; overrides the config
+    #[arg(long, global = true, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Rules; overrides the config
+    #[arg(long, global = true, value_name = "DIR")]
+    pub detections: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Run everything embedded on synthetic events and show what happens
+    Demo(Demo),
+    /// Process events from Kafka (or the embedded log) until stopped
+    Run,
+    /// Read files or folders of NDJSON, plain or gzip, as a bounded stream
+    Import(Import),
+    /// Find events: field:value, words, "phrases", AND OR NOT, wildcards, ranges
+    Search(Search),
+    /// Query the tables with read-only SQL
+    Sql(Sql),
+    /// List incidents (or findings) with their evidence
+    Alerts(Alerts),
+    /// Run the tests beside the rules
+    Test(Rules),
+    /// Check config, schemas and rules; all mistakes at once
+    Check,
+    /// Make synthetic events with planted attacks
+    Generate(Generate),
+}
+
+#[derive(Args)]
+pub struct Demo {
+    /// Stop after this long and report what was found against what was planted
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    pub limit: Option<Duration>,
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Events a second after the history has been replayed
+    #[arg(long, default_value_t = 500, value_name = "EVENTS")]
+    pub rate: u64,
+}
+
+#[derive(Args)]
+pub struct Import {
+    #[arg(long)]
+    pub source: Source,
+    /// Which cluster the events come from (Kubernetes and Falco need it)
+    #[arg(long, value_name = "NAME")]
+    pub cluster: Option<String>,
+    /// Also page for what is found
+    #[arg(long)]
+    pub page: bool,
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct Span {
+    /// Event time from, inclusive (RFC 3339)
+    #[arg(long, value_parser = time, value_name = "TIME")]
+    pub from: Option<Micros>,
+    /// Event time to, exclusive (RFC 3339)
+    #[arg(long, value_parser = time, value_name = "TIME")]
+    pub to: Option<Micros>,
+    /// Event time within the last 30s, 10m, 24h, 7d
+    #[arg(long, value_parser = duration, value_name = "TIME", conflicts_with = "from")]
+    pub since: Option<Duration>,
+}
+
+impl Span {
+    pub fn resolve(&self, now: Micros) -> TimeRange {
+        let since = self.since.map(|s| now - s.as_micros() as i64);
+        TimeRange { from: self.from.or(since), to: self.to }
+    }
+}
+
+#[derive(Args)]
+pub struct Search {
+    pub query: String,
+    /// Print only how many events match
+    #[arg(long)]
+    pub count: bool,
+    #[arg(long, default_value_t = 50, value_name = "N")]
+    pub limit: usize,
+    /// No limit: every match, newest first
+    #[arg(long, conflicts_with = "limit")]
+    pub all: bool,
+    #[command(flatten)]
+    pub span: Span,
+    #[arg(long, default_value = "table")]
+    pub format: Format,
+}
+
+#[derive(Args)]
+pub struct Sql {
+    pub query: String,
+    #[arg(long, default_value = "table")]
+    pub format: Format,
+    /// Stop after this many rows
+    #[arg(long, default_value_t = 10_000, value_name = "N")]
+    pub rows_max: usize,
+    #[arg(long, default_value = "60s", value_parser = duration, value_name = "TIME")]
+    pub timeout: Duration,
+}
+
+#[derive(Args)]
+pub struct Alerts {
+    /// List findings instead of incidents
+    #[arg(long)]
+    pub findings: bool,
+    /// Only this rule
+    #[arg(long, value_name = "RULE")]
+    pub rule: Option<String>,
+    /// Only this incident and its findings
+    #[arg(long, value_name = "ID")]
+    pub incident: Option<String>,
+    #[arg(long, default_value_t = 50, value_name = "N")]
+    pub limit: usize,
+    #[arg(long, default_value = "table")]
+    pub format: Format,
+}
+
+#[derive(Args)]
+pub struct Rules {
+    /// Only rules whose id contains this
+    pub filter: Option<String>,
+}
+
+#[derive(Args)]
+pub struct Generate {
+    /// How many events
+    #[arg(long, default_value_t = 100_000)]
+    pub events: u64,
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Event time of the first event
+    #[arg(long, value_parser = time, value_name = "TIME", default_value = "2026-01-15T09:00:00Z")]
+    pub start: Micros,
+    /// Events per second of event time
+    #[arg(long, default_value_t = 1_000, value_name = "EVENTS")]
+    pub density: u64,
+    /// Background events between two planted attacks; 0 for none
+    #[arg(long, default_value_t = 10_000, value_name = "EVENTS")]
+    pub attack_every: u64,
+    /// Multiplies CloudTrail's delivery delay (1: median 191 s)
+    #[arg(long, default_value_t = 1.0, value_name = "FACTOR")]
+    pub cloudtrail_delay: f64,
+    /// Events a second of wall clock; without it as fast as possible
+    #[arg(long, value_name = "EVENTS")]
+    pub rate: Option<u64>,
+    /// Write one NDJSON file per source and truth.ndjson into this folder
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["kafka", "embedded"])]
+    pub out: Option<PathBuf>,
+    /// Send to the topics of the config's `kafka` section
+    #[arg(long, conflicts_with_all = ["out", "embedded"])]
+    pub kafka: bool,
+    /// Append to the embedded log of the data directory
+    #[arg(long, conflicts_with = "out")]
+    pub embedded: bool,
+    /// Where the truth about planted attacks goes, with --kafka or --embedded
+    #[arg(long, value_name = "FILE")]
+    pub truth: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Table,
+    Ndjson,
+    Csv,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    crate::config::parse_duration(text).ok_or_else(|| "a number with a unit: 30s, 10m, 24h, 7d".to_owned())
+}
+
+fn time(text: &str) -> Result<Micros, String> {
+    chrono::DateTime::parse_from_rfc3339(text)
+        .map(|t| t.timestamp_micros())
+        .map_err(|e| format!("{e}; write it like 2026-01-15T09:00:00Z"))
+}

@@ -1,0 +1,172 @@
+//! `stakeout generate`: the synthetic stream to files, to Kafka or into the embedded log, at a rate or flat out.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use event::Source;
+use source::{Log, Producer, TopicMapping};
+
+use super::{Event, Generator, Options, Planted, SECOND};
+use crate::cli;
+use crate::config::{Config, Topic};
+
+/// Events handed to a sink at once: one fsync of the embedded log, one batch of the producer.
+const BATCH: usize = 1_000;
+
+/// Where the events go.
+pub enum Sink {
+    Files(BTreeMap<Source, BufWriter<File>>),
+    Kafka { producer: Producer, topics: Vec<Topic> },
+    Embedded(Vec<(Topic, Log)>),
+}
+
+impl Sink {
+    pub fn files(dir: &Path) -> Result<Sink> {
+        std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        let mut files = BTreeMap::new();
+        for source in Source::ALL {
+            let path = dir.join(format!("{source}.ndjson"));
+            let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+            files.insert(source, BufWriter::new(file));
+        }
+        Ok(Sink::Files(files))
+    }
+
+    pub fn embedded(root: &Path, topics: &[Topic]) -> Result<Sink> {
+        let open = |topic: &Topic| Ok((topic.clone(), Log::open(Arc::new(source::Disk), root, &mapping(topic))?));
+        Ok(Sink::Embedded(topics.iter().map(open).collect::<Result<_>>()?))
+    }
+
+    pub fn send(&mut self, events: &[Event]) -> Result<()> {
+        match self {
+            Sink::Files(files) => {
+                for event in events {
+                    let file = files.get_mut(&event.source).expect("there is a file per source");
+                    file.write_all(&event.bytes)?;
+                    file.write_all(b"\n")?;
+                }
+            }
+            Sink::Kafka { producer, topics } => {
+                for event in events {
+                    let topic = pick(topics.iter(), event).context("no topic for a source")?;
+                    producer.send(&topic.name, None, &event.bytes)?;
+                }
+            }
+            Sink::Embedded(logs) => {
+                for (topic, log) in logs.iter_mut() {
+                    let of_topic = |e: &&Event| {
+                        e.source == topic.source && (topic.cluster.is_none() || topic.cluster.as_deref() == e.cluster)
+                    };
+                    let payloads: Vec<&[u8]> = events.iter().filter(of_topic).map(|e| e.bytes.as_slice()).collect();
+                    if !payloads.is_empty() {
+                        log.append(&payloads)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub fn finish(self) -> Result<()> {
+        match self {
+            Sink::Files(files) => {
+                for (_, mut file) in files {
+                    file.flush()?;
+                }
+            }
+            Sink::Kafka { producer, .. } => producer.flush()?,
+            Sink::Embedded(_) => {}
+        }
+        Ok(())
+    }
+}
+
+/// The topic of the event's source and cluster, else any of its source.
+fn pick<'a>(topics: impl Iterator<Item = &'a Topic> + Clone, event: &Event) -> Option<&'a Topic> {
+    let of_source = topics.filter(|t| t.source == event.source);
+    of_source.clone().find(|t| t.cluster.as_deref() == event.cluster).or_else(|| of_source.clone().next())
+}
+
+pub fn mapping(topic: &Topic) -> TopicMapping {
+    TopicMapping { topic: topic.name.clone(), source: topic.source, cluster: topic.cluster.clone() }
+}
+
+/// One topic per source and cluster of the generated world.
+pub fn topics() -> Vec<Topic> {
+    let mut topics = vec![Topic { name: "cloudtrail".to_owned(), source: Source::CloudTrail, cluster: None }];
+    for number in 0..super::world::CLUSTERS {
+        let cluster = super::world::cluster(number);
+        for source in [Source::Kubernetes, Source::Falco] {
+            topics.push(Topic { name: format!("{source}-{cluster}"), source, cluster: Some(cluster.to_owned()) });
+        }
+    }
+    topics
+}
+
+pub fn run(args: &cli::Generate, config: &Config) -> Result<()> {
+    if args.density == 0 {
+        bail!("--density must be at least 1 event per second");
+    }
+    let mut sink = match (&args.out, args.kafka) {
+        (Some(dir), _) => Sink::files(dir)?,
+        (None, true) => {
+            let kafka = config
+                .kafka
+                .as_ref()
+                .context("the config has no `kafka` section\nhint: add brokers and topics to stakeout.yaml")?;
+            Sink::Kafka { producer: Producer::new(&kafka.brokers, &kafka.properties)?, topics: kafka.topics.clone() }
+        }
+        (None, false) => Sink::embedded(&config.data_dir.join("log"), &config.embedded)?,
+    };
+    let mut generator = Generator::new(Options {
+        seed: args.seed,
+        start: args.start,
+        gap: SECOND / args.density as i64,
+        attack_every: args.attack_every,
+        cloudtrail_delay: args.cloudtrail_delay,
+    });
+    let started = Instant::now();
+    let (mut sent, mut bytes) = (0u64, 0u64);
+    while sent < args.events {
+        let take = BATCH.min((args.events - sent) as usize).min(args.rate.map_or(BATCH, |r| (r / 20).max(1) as usize));
+        let events: Vec<Event> = generator.by_ref().take(take).collect();
+        bytes += events.iter().map(|e| e.bytes.len() as u64).sum::<u64>();
+        sent += events.len() as u64;
+        sink.send(&events)?;
+        if let Some(rate) = args.rate {
+            let due = Duration::from_secs_f64(sent as f64 / rate as f64);
+            std::thread::sleep(due.saturating_sub(started.elapsed()));
+        }
+    }
+    sink.finish()?;
+    if let Some(path) = truth_file(args) {
+        write_truth(&path, generator.planted())?;
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    eprintln!(
+        "made {sent} events, {:.1} MB, in {seconds:.1} s ({:.1} MB/s); planted {} attacks and as many benign twins (seed {})",
+        bytes as f64 / 1e6,
+        bytes as f64 / 1e6 / seconds,
+        generator.planted().len() / 2,
+        args.seed,
+    );
+    Ok(())
+}
+
+fn truth_file(args: &cli::Generate) -> Option<PathBuf> {
+    args.truth.clone().or_else(|| args.out.as_ref().map(|dir| dir.join("truth.ndjson")))
+}
+
+pub fn write_truth(path: &Path, planted: &[Planted]) -> Result<()> {
+    let mut file = BufWriter::new(File::create(path).with_context(|| format!("cannot create {}", path.display()))?);
+    for entry in planted {
+        serde_json::to_writer(&mut file, entry)?;
+        file.write_all(b"\n")?;
+    }
+    Ok(file.flush()?)
+}

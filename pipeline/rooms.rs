@@ -1,0 +1,191 @@
+//! Opens the rooms in the order that makes a restart safe: schemas and rules first (all their mistakes at once),
+//! then the store with its recovery, then the alerts, then the engine, which catches up on stored rows that
+//! detection had not seen.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use alert::Alerts;
+use anyhow::{Context, Result};
+use detect::{Engine, History, Output, RuleSet};
+use event::{Admitted, Commit, Micros, Origin, Polled, Seen, Source, TableSchema, Watermarks};
+use normalize::{Admit, AdmitConfig, Normalizer, Schemas};
+use query::TableProvider;
+use store::{Store, StoreError, StoreOptions};
+
+use crate::config::Config;
+use crate::pack;
+
+/// How often a second process looks whether the data directory has become free.
+const LEASE_RETRY: Duration = Duration::from_millis(500);
+
+pub fn wall_clock() -> Micros {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64)
+}
+
+/// What decides: schemas and rules, read and checked.
+pub struct Knowledge {
+    pub schemas: Schemas,
+    pub rules: RuleSet,
+}
+
+impl Knowledge {
+    pub fn load(config: &Config) -> Result<Knowledge> {
+        let schemas = load_schemas(config)?;
+        let rules = load_rules(config, &schemas)?;
+        Ok(Knowledge { schemas, rules })
+    }
+}
+
+pub fn load_schemas(config: &Config) -> Result<Schemas> {
+    match &config.schemas {
+        Some(dir) => Ok(Schemas::load(dir)?),
+        None => Ok(Schemas::builtin()),
+    }
+}
+
+pub fn load_rules(config: &Config, schemas: &Schemas) -> Result<RuleSet> {
+    let (tables, hash) = (stored(schemas), schemas.hash());
+    Ok(runtime()?.block_on(async {
+        match rules_dir(config) {
+            Some(dir) => RuleSet::load(&dir, &tables, &hash).await,
+            None => RuleSet::parse(&pack::rules(), &tables, &hash).await,
+        }
+    })?)
+}
+
+/// The configured folder, else ./detections if it is there; `None` means the pack inside the binary.
+pub fn rules_dir(config: &Config) -> Option<PathBuf> {
+    let here = Path::new("detections");
+    config.detections.clone().or_else(|| here.is_dir().then(|| here.to_owned()))
+}
+
+pub fn stored(schemas: &Schemas) -> Vec<Arc<TableSchema>> {
+    schemas.tables().to_vec()
+}
+
+/// The way from messages to admitted rows.
+pub struct Door {
+    normalizer: Normalizer,
+    admit: Admit,
+}
+
+impl Door {
+    pub fn new(config: &Config, schemas: &Schemas, restored: Watermarks) -> Door {
+        let lateness: BTreeMap<Source, Micros> =
+            config.lateness.iter().map(|(source, d)| (*source, d.as_micros() as i64)).collect();
+        let admit = AdmitConfig { lateness, future_skew: config.future_skew.as_micros() as i64 };
+        Door { normalizer: Normalizer::new(schemas), admit: Admit::new(admit, restored) }
+    }
+
+    pub fn admit(&mut self, polled: Polled, held: &dyn Seen) -> Result<Admitted> {
+        self.admit_at(polled, wall_clock(), held)
+    }
+
+    pub fn admit_at(&mut self, polled: Polled, now: Micros, held: &dyn Seen) -> Result<Admitted> {
+        polled.messages.iter().for_each(|message| self.normalizer.push(message));
+        let rows = self.normalizer.finish();
+        Ok(self.admit.admit(&polled, rows, now, held)?)
+    }
+}
+
+/// Opens the store, waiting while another process holds the directory.
+pub fn open_store(config: &Config, schemas: &Schemas, wait: bool) -> Result<Arc<Store>> {
+    std::fs::create_dir_all(&config.data_dir)
+        .with_context(|| format!("cannot create the data directory {}", config.data_dir.display()))?;
+    let options =
+        StoreOptions { seal_bytes: config.seal_bytes, seal_after: config.seal_age, ..StoreOptions::default() };
+    let mut told = false;
+    loop {
+        match Store::open(&config.data_dir, stored(schemas), options.clone()) {
+            Err(StoreError::Leased { pid, .. }) if wait => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::info!(pid, "the data directory is in use; waiting to take over");
+                }
+                std::thread::sleep(LEASE_RETRY);
+            }
+            other => return Ok(Arc::new(other?)),
+        }
+    }
+}
+
+pub fn alerts_db(config: &Config) -> PathBuf {
+    config.data_dir.join("alerts.db")
+}
+
+/// Detection with its place in alerts.db.
+pub struct Detection {
+    engine: Engine,
+    alerts: Alerts,
+    store: Arc<Store>,
+    runtime: tokio::runtime::Runtime,
+}
+
+/// Committed rows, as the engine may see them.
+struct Committed<'a>(&'a Store);
+
+impl History for Committed<'_> {
+    fn table(&self, name: &str) -> Arc<dyn TableProvider> {
+        self.0.committed(name).expect("the engine asks for stored tables")
+    }
+}
+
+impl Detection {
+    /// Builds the engine at the frontier of alerts.db and evaluates stored rows past it.
+    pub fn open(config: &Config, knowledge: Knowledge, store: Arc<Store>) -> Result<Detection> {
+        let alerts = Alerts::open(&alerts_db(config), &config.alerts)?;
+        let engine = Engine::new(knowledge.rules, alerts.frontier()?, &store.watermarks()?);
+        let mut detection = Detection { engine, alerts, store, runtime: runtime()? };
+        // Where new rules start is kept before the first row comes.
+        let start = detection.engine.frontier().clone();
+        detection.keep(&Output { frontier: start, ..Output::default() })?;
+        let output = detection.runtime.block_on(detection.engine.catch_up(&Committed(&detection.store)))?;
+        let found = detection.keep(&output)?;
+        if found > 0 {
+            tracing::info!(findings = found, "evaluated stored rows that detection had not seen");
+        }
+        Ok(detection)
+    }
+
+    /// Rung when a page is waiting.
+    pub fn bell(&self) -> Arc<alert::Bell> {
+        self.alerts.bell()
+    }
+
+    pub fn on_admitted(&mut self, admitted: &Admitted) -> Result<usize> {
+        let output = self.engine.on_admitted(admitted);
+        self.keep(&output)
+    }
+
+    pub fn on_commit(&mut self, commit: &Commit) -> Result<usize> {
+        let mut found = 0;
+        loop {
+            let history = Committed(&self.store);
+            let output = self.runtime.block_on(self.engine.on_commit(&commit.watermarks, &history))?;
+            found += self.keep(&output)?;
+            if !output.pending {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// The input ends here: every window that rows can still reach is final.
+    pub fn finish(&mut self, origin: Origin) -> Result<usize> {
+        let history = Committed(&self.store);
+        let output = self.runtime.block_on(self.engine.finish_bounded(origin, None, &history))?;
+        self.keep(&output)
+    }
+
+    /// Findings and frontier in one transaction. Returns the number of findings.
+    fn keep(&mut self, output: &Output) -> Result<usize> {
+        self.alerts.record(&output.findings, &output.frontier, wall_clock()).context("cannot record findings")?;
+        Ok(output.findings.len())
+    }
+}
+
+/// DataFusion gets a runtime of its own: its work is CPU work and must not sit on an I/O runtime.
+pub fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}

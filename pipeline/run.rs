@@ -1,0 +1,351 @@
+//! The line while it runs: one thread per room, joined by bounded channels.
+//!
+//! source -> line (normalize, admit, append) -> detect, with the sealer beside them. Order is what safety rests on:
+//! an `Admitted` goes to detect before it enters the tail, so every `Commit` follows the rows it contains; upstream
+//! hears of a commit after the manifest has it. A room that fails pulls the switch and names the reason.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use event::{Admitted, Commit, Counts, Offsets, Origin, Polled, Watermarks};
+use source::{Feed, KafkaConfig, KafkaFeed, LogFeed};
+use store::Store;
+
+use crate::api::{self, Health, Server};
+use crate::config::Config;
+use crate::generate::command::mapping;
+use crate::rooms::{Detection, Door, Knowledge, alerts_db, open_store};
+use crate::shutdown::Shutdown;
+
+/// Polls waiting for normalize: at 4 MiB a poll this bounds what is read ahead to 16 MiB.
+const POLLS_WAITING_MAX: usize = 4;
+/// Units waiting for detection. When it falls this far behind, the line waits instead of growing.
+const WORK_WAITING_MAX: usize = 16;
+/// Bytes admitted and not yet sealed: two seals' worth by default, one being written and one filling.
+const TAIL_BYTES_MAX: u64 = 256 << 20;
+const POLL_WAIT: Duration = Duration::from_millis(100);
+/// A topic of the embedded log that has been silent this long does not hold its source's watermark back.
+const EMBEDDED_IDLE_AFTER: Duration = Duration::from_secs(5);
+const SEAL_CHECK: Duration = Duration::from_millis(50);
+
+/// Counters that the terminal and the metrics share.
+#[derive(Default)]
+pub struct Stats {
+    counts: Mutex<Counts>,
+    pub findings: AtomicU64,
+    pub commits: AtomicU64,
+    pub committed_rows: AtomicU64,
+    watermarks: Mutex<Watermarks>,
+}
+
+impl Stats {
+    pub fn counts(&self) -> Counts {
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn watermarks(&self) -> Watermarks {
+        self.watermarks.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn admitted(&self, admitted: &Admitted) {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).add(&admitted.counts);
+        self.watermarks.lock().unwrap_or_else(PoisonError::into_inner).merge(&admitted.watermarks);
+        let counts = &admitted.counts;
+        metrics::counter!("stakeout_events_admitted_total").increment(counts.admitted);
+        metrics::counter!("stakeout_events_unparsed_total").increment(counts.unparsed);
+        metrics::counter!("stakeout_events_duplicate_total").increment(counts.duplicates);
+        metrics::counter!("stakeout_events_uid_conflict_total").increment(counts.conflicts);
+        metrics::counter!("stakeout_events_late_total").increment(counts.late);
+        metrics::counter!("stakeout_bytes_read_total").increment(counts.bytes);
+        for (source, mark) in &admitted.watermarks.0 {
+            metrics::gauge!("stakeout_watermark_seconds", "source" => source.name()).set(*mark as f64 / 1e6);
+        }
+    }
+}
+
+/// What detect is told, in the order it happened.
+enum Work {
+    Admitted(Arc<Admitted>),
+    Commit(Commit),
+}
+
+/// The first reason for which a room gave up.
+#[derive(Clone, Default)]
+struct Failure(Arc<Mutex<Option<anyhow::Error>>>);
+
+impl Failure {
+    /// Runs a room; its error pulls the switch.
+    fn watch(&self, room: &str, stopping: &Shutdown, work: impl FnOnce() -> Result<()>) {
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
+            .unwrap_or_else(|_| Err(anyhow!("panicked; this is a bug")));
+        if let Err(error) = result {
+            tracing::error!("{room} failed: {error:#}");
+            let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            slot.get_or_insert_with(|| error.context(format!("{room} failed")));
+            stopping.pull();
+        }
+    }
+
+    fn happened(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    fn take(&self) -> Option<anyhow::Error> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// A running line.
+pub struct Running {
+    pub stats: Arc<Stats>,
+    pub store: Arc<Store>,
+    /// Pulled by `stop`, or by a room that failed.
+    pub stopping: Shutdown,
+    /// `None` when `listen` is off.
+    pub api: Option<std::net::SocketAddr>,
+    failure: Failure,
+    rooms: Vec<JoinHandle<()>>,
+    delivery: alert::Delivery,
+    _server: Option<Server>,
+    health: Health,
+}
+
+pub struct Options {
+    /// The stream ends when the line stops: windows still open are evaluated as final.
+    pub bounded: bool,
+}
+
+impl Running {
+    pub fn start(
+        config: &Config,
+        feed: impl FnOnce(&Offsets) -> Result<Box<dyn Feed>>,
+        options: Options,
+    ) -> Result<Running> {
+        let health = Health::new(crate::telemetry::metrics());
+        let server = config.listen.map(|listen| Server::start(listen, api::router(health.clone()))).transpose()?;
+        let knowledge = Knowledge::load(config)?;
+        let store = open_store(config, &knowledge.schemas, true)?;
+        let door = Door::new(config, &knowledge.schemas, store.watermarks()?);
+        let detection = Detection::open(config, knowledge, store.clone())?;
+        let delivery = alert::Delivery::start(
+            &alerts_db(config),
+            &config.alerts,
+            detection.bell(),
+            Arc::new(alert::UreqHttp::new()),
+            Arc::new(alert::SystemClock),
+        )?;
+        let feed = feed(&store.offsets()?)?;
+
+        let running = Running {
+            stats: Arc::default(),
+            store,
+            stopping: Shutdown::new(),
+            api: server.as_ref().map(|s| s.address),
+            failure: Failure::default(),
+            rooms: Vec::new(),
+            delivery,
+            _server: server,
+            health,
+        };
+        running.spawn_rooms(feed, door, detection, options)
+    }
+
+    fn spawn_rooms(
+        mut self,
+        feed: Box<dyn Feed>,
+        door: Door,
+        detection: Detection,
+        options: Options,
+    ) -> Result<Running> {
+        let (polls, polled) = sync_channel(POLLS_WAITING_MAX);
+        let (work, works) = sync_channel(WORK_WAITING_MAX);
+        // The sealer goes on until the line is done: its last seal must hold everything that was admitted.
+        let (drained, sealed) = (Shutdown::new(), Shutdown::new());
+        let committed: Arc<Mutex<Option<Offsets>>> = Arc::default();
+
+        let (stopping, slot, last_seal) = (self.stopping.clone(), committed.clone(), sealed.clone());
+        self.spawn("source", move |_| read(feed, polls, &slot, &stopping, &last_seal))?;
+
+        let (stats, store, done, commits) = (self.stats.clone(), self.store.clone(), drained.clone(), work.clone());
+        self.spawn("line", move |failed| {
+            let _done = done.pull_on_drop();
+            process(door, &polled, &work, &store, &stats, failed)
+        })?;
+
+        let (stats, store) = (self.stats.clone(), self.store.clone());
+        self.spawn("sealer", move |failed| {
+            let _sealed = sealed.pull_on_drop();
+            seal(&store, &commits, &committed, &stats, &drained, failed)
+        })?;
+
+        let stats = self.stats.clone();
+        self.spawn("detect", move |_| detect(detection, &works, &stats, &options))?;
+        self.health.ready.store(true, Ordering::Relaxed);
+        Ok(self)
+    }
+
+    fn spawn(&mut self, room: &'static str, work: impl FnOnce(&Failure) -> Result<()> + Send + 'static) -> Result<()> {
+        let (failure, stopping) = (self.failure.clone(), self.stopping.clone());
+        let thread = std::thread::Builder::new()
+            .name(room.into())
+            .spawn(move || failure.watch(room, &stopping, || work(&failure)))
+            .context("cannot start a thread")?;
+        self.rooms.push(thread);
+        Ok(())
+    }
+
+    /// Closes the source, lets the rooms drain, seals what is left and waits for all of it.
+    pub fn stop(self) -> Result<()> {
+        self.health.ready.store(false, Ordering::Relaxed);
+        self.stopping.pull();
+        for room in self.rooms {
+            let _ = room.join();
+        }
+        self.delivery.shutdown();
+        match self.failure.take() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The configured source: Kafka, else the embedded log.
+pub fn feed(config: &Config, offsets: &Offsets) -> Result<Box<dyn Feed>> {
+    match &config.kafka {
+        Some(kafka) => {
+            let settings = KafkaConfig {
+                brokers: kafka.brokers.clone(),
+                group_instance_id: kafka.instance.clone(),
+                group_id: kafka.group.clone(),
+                topics: kafka.topics.iter().map(mapping).collect(),
+                properties: kafka.properties.clone(),
+                idle_after: kafka.idle_after,
+            };
+            Ok(Box::new(KafkaFeed::open(&settings, offsets.0.clone())?))
+        }
+        None => {
+            let root = config.data_dir.join("log");
+            Ok(Box::new(LogFeed::open(Arc::new(source::Disk), &root, offsets.0.clone(), EMBEDDED_IDLE_AFTER)?))
+        }
+    }
+}
+
+/// Polls until stopped, then stays for the last commit. The feed hears of commits on this thread, which owns it.
+fn read(
+    mut feed: Box<dyn Feed>,
+    polls: SyncSender<Polled>,
+    committed: &Mutex<Option<Offsets>>,
+    stopping: &Shutdown,
+    sealed: &Shutdown,
+) -> Result<()> {
+    let tell = |feed: &mut Box<dyn Feed>| match committed.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        Some(offsets) => feed.committed(&offsets),
+        None => Ok(()),
+    };
+    while !stopping.pulled() && !feed.finished() {
+        tell(&mut feed)?;
+        let polled = feed.poll(POLL_WAIT)?;
+        for partition in &polled.partitions {
+            if let Some(lag) = partition.lag {
+                let labels = [("topic", partition.topic.to_string()), ("partition", partition.partition.to_string())];
+                metrics::gauge!("stakeout_source_lag_records", &labels).set(lag as f64);
+            }
+        }
+        if polls.send(polled).is_err() {
+            break;
+        }
+    }
+    drop(polls);
+    while !sealed.wait(SEAL_CHECK) {}
+    tell(&mut feed)?;
+    feed.close()?;
+    Ok(())
+}
+
+/// Normalizes, admits, tells detect, appends. In this order.
+fn process(
+    mut door: Door,
+    polled: &Receiver<Polled>,
+    work: &SyncSender<Work>,
+    store: &Store,
+    stats: &Stats,
+    failed: &Failure,
+) -> Result<()> {
+    while let Ok(polled) = polled.recv() {
+        let admitted = Arc::new(door.admit(polled, store)?);
+        stats.admitted(&admitted);
+        let news = admitted.rows() > 0 || !admitted.ranges.is_empty();
+        if news && work.send(Work::Admitted(admitted.clone())).is_err() {
+            return Ok(());
+        }
+        store.append(&admitted)?;
+        wait_for_the_sealer(store, failed)?;
+    }
+    Ok(())
+}
+
+/// Sealing is slower than reading: what is not sealed is bounded by waiting for it.
+fn wait_for_the_sealer(store: &Store, failed: &Failure) -> Result<()> {
+    let mut waited = false;
+    while store.stats()?.tail_bytes > TAIL_BYTES_MAX && !failed.happened() {
+        if !std::mem::replace(&mut waited, true) {
+            metrics::counter!("stakeout_backpressure_total").increment(1);
+        }
+        std::thread::sleep(SEAL_CHECK);
+    }
+    Ok(())
+}
+
+/// Seals when it is due, and once more when the line has drained.
+fn seal(
+    store: &Store,
+    commits: &SyncSender<Work>,
+    committed: &Mutex<Option<Offsets>>,
+    stats: &Stats,
+    drained: &Shutdown,
+    failed: &Failure,
+) -> Result<()> {
+    loop {
+        let last = drained.wait(SEAL_CHECK);
+        if !last && !store.seal_due(Instant::now()) {
+            continue;
+        }
+        // A line that failed may have appended what detect never saw; the next start reads it again.
+        if last && failed.happened() {
+            return Ok(());
+        }
+        if let Some(commit) = store.seal()? {
+            stats.commits.fetch_add(1, Ordering::Relaxed);
+            stats.committed_rows.fetch_add(commit.rows, Ordering::Relaxed);
+            metrics::counter!("stakeout_commits_total").increment(1);
+            *committed.lock().unwrap_or_else(PoisonError::into_inner) = Some(commit.offsets.clone());
+            if commits.send(Work::Commit(commit)).is_err() {
+                return Ok(());
+            }
+        }
+        if last {
+            return Ok(());
+        }
+    }
+}
+
+fn detect(mut detection: Detection, works: &Receiver<Work>, stats: &Stats, options: &Options) -> Result<()> {
+    loop {
+        let found = match works.recv_timeout(Duration::from_secs(1)) {
+            Ok(Work::Admitted(admitted)) => detection.on_admitted(&admitted)?,
+            Ok(Work::Commit(commit)) => detection.on_commit(&commit)?,
+            Err(RecvTimeoutError::Timeout) => 0,
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
+        stats.findings.fetch_add(found as u64, Ordering::Relaxed);
+    }
+    if options.bounded {
+        let found = detection.finish(Origin::Live)?;
+        stats.findings.fetch_add(found as u64, Ordering::Relaxed);
+    }
+    Ok(())
+}
