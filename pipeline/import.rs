@@ -15,12 +15,12 @@ use crate::rooms::{Detection, Door, Knowledge, open_store};
 
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 
-pub struct Imported {
-    pub counts: Counts,
-    pub findings: usize,
+struct Imported {
+    counts: Counts,
+    findings: usize,
 }
 
-pub fn run(args: &cli::Import, mut config: Config) -> Result<Imported> {
+pub fn run(args: &cli::Import, mut config: Config) -> Result<()> {
     if args.source.needs_cluster() && args.cluster.is_none() {
         bail!("{} events do not say which cluster they come from\nhint: add --cluster NAME", args.source);
     }
@@ -48,7 +48,7 @@ pub fn run(args: &cli::Import, mut config: Config) -> Result<Imported> {
     imported.findings += detection.finish(Origin::Import)?;
     progress.clear();
     report(&imported, &feed, started.elapsed());
-    Ok(imported)
+    Ok(())
 }
 
 fn report(imported: &Imported, feed: &Import, took: Duration) {

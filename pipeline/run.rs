@@ -5,13 +5,13 @@
 //! hears of a commit after the manifest has it. A room that fails pulls the switch and names the reason.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use event::{Admitted, Commit, Counts, Offsets, Origin, Polled, Watermarks};
+use event::{Admitted, Commit, Counts, Offsets, Origin, Polled};
 use source::{Feed, KafkaConfig, KafkaFeed, LogFeed};
 use store::Store;
 
@@ -36,10 +36,8 @@ const SEAL_CHECK: Duration = Duration::from_millis(50);
 #[derive(Default)]
 pub struct Stats {
     counts: Mutex<Counts>,
-    pub findings: AtomicU64,
     pub commits: AtomicU64,
     pub committed_rows: AtomicU64,
-    watermarks: Mutex<Watermarks>,
 }
 
 impl Stats {
@@ -47,13 +45,8 @@ impl Stats {
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn watermarks(&self) -> Watermarks {
-        self.watermarks.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     fn admitted(&self, admitted: &Admitted) {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).add(&admitted.counts);
-        self.watermarks.lock().unwrap_or_else(PoisonError::into_inner).merge(&admitted.watermarks);
         let counts = &admitted.counts;
         metrics::counter!("stakeout_events_admitted_total").increment(counts.admitted);
         metrics::counter!("stakeout_events_unparsed_total").increment(counts.unparsed);
@@ -182,8 +175,7 @@ impl Running {
             seal(&store, &commits, &committed, &stats, &drained, failed)
         })?;
 
-        let stats = self.stats.clone();
-        self.spawn("detect", move |_| detect(detection, &works, &stats, &options))?;
+        self.spawn("detect", move |_| detect(detection, &works, &options))?;
         self.health.ready.store(true, Ordering::Relaxed);
         Ok(self)
     }
@@ -333,19 +325,15 @@ fn seal(
     }
 }
 
-fn detect(mut detection: Detection, works: &Receiver<Work>, stats: &Stats, options: &Options) -> Result<()> {
-    loop {
-        let found = match works.recv_timeout(Duration::from_secs(1)) {
-            Ok(Work::Admitted(admitted)) => detection.on_admitted(&admitted)?,
-            Ok(Work::Commit(commit)) => detection.on_commit(&commit)?,
-            Err(RecvTimeoutError::Timeout) => 0,
-            Err(RecvTimeoutError::Disconnected) => break,
+fn detect(mut detection: Detection, works: &Receiver<Work>, options: &Options) -> Result<()> {
+    while let Ok(work) = works.recv() {
+        match work {
+            Work::Admitted(admitted) => detection.on_admitted(&admitted)?,
+            Work::Commit(commit) => detection.on_commit(&commit)?,
         };
-        stats.findings.fetch_add(found as u64, Ordering::Relaxed);
     }
     if options.bounded {
-        let found = detection.finish(Origin::Live)?;
-        stats.findings.fetch_add(found as u64, Ordering::Relaxed);
+        detection.finish(Origin::Live)?;
     }
     Ok(())
 }

@@ -88,19 +88,8 @@ impl Default for Config {
     }
 }
 
-const KEYS: [&str; 11] = [
-    "data_dir",
-    "detections",
-    "schemas",
-    "listen",
-    "kafka",
-    "embedded",
-    "lateness",
-    "future_skew",
-    "seal",
-    "alerts",
-    "version",
-];
+const KEYS: [&str; 10] =
+    ["data_dir", "detections", "schemas", "listen", "kafka", "embedded", "lateness", "future_skew", "seal", "alerts"];
 
 impl Config {
     pub fn load(path: &Path) -> Result<Config, Vec<Mistake>> {
