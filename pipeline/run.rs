@@ -25,8 +25,8 @@ use crate::shutdown::Shutdown;
 const POLLS_WAITING_MAX: usize = 4;
 /// Units waiting for detection. When it falls this far behind, the line waits instead of growing.
 const WORK_WAITING_MAX: usize = 16;
-/// Bytes admitted and not yet sealed: two seals' worth by default, one being written and one filling.
-const TAIL_BYTES_MAX: u64 = 256 << 20;
+/// What may be admitted and not yet sealed, in seals: one being written, one filling, and slack for a slow disk.
+const TAIL_SEALS_MAX: u64 = 4;
 const POLL_WAIT: Duration = Duration::from_millis(100);
 /// A topic of the embedded log that has been silent this long does not hold its source's watermark back.
 const EMBEDDED_IDLE_AFTER: Duration = Duration::from_secs(5);
@@ -144,7 +144,7 @@ impl Running {
             _server: server,
             health,
         };
-        running.spawn_rooms(feed, door, detection, options)
+        running.spawn_rooms(feed, door, detection, config.seal_bytes.saturating_mul(TAIL_SEALS_MAX), options)
     }
 
     fn spawn_rooms(
@@ -152,6 +152,7 @@ impl Running {
         feed: Box<dyn Feed>,
         door: Door,
         detection: Detection,
+        tail_bytes_max: u64,
         options: Options,
     ) -> Result<Running> {
         let (polls, polled) = sync_channel(POLLS_WAITING_MAX);
@@ -166,7 +167,7 @@ impl Running {
         let (stats, store, done, commits) = (self.stats.clone(), self.store.clone(), drained.clone(), work.clone());
         self.spawn("line", move |failed| {
             let _done = done.pull_on_drop();
-            process(door, &polled, &work, &store, &stats, failed)
+            process(door, &polled, &work, &store, &stats, tail_bytes_max, failed)
         })?;
 
         let (stats, store) = (self.stats.clone(), self.store.clone());
@@ -265,6 +266,7 @@ fn process(
     work: &SyncSender<Work>,
     store: &Store,
     stats: &Stats,
+    tail_bytes_max: u64,
     failed: &Failure,
 ) -> Result<()> {
     while let Ok(polled) = polled.recv() {
@@ -275,15 +277,15 @@ fn process(
             return Ok(());
         }
         store.append(&admitted)?;
-        wait_for_the_sealer(store, failed)?;
+        wait_for_the_sealer(store, tail_bytes_max, failed)?;
     }
     Ok(())
 }
 
 /// Sealing is slower than reading: what is not sealed is bounded by waiting for it.
-fn wait_for_the_sealer(store: &Store, failed: &Failure) -> Result<()> {
+fn wait_for_the_sealer(store: &Store, bytes_max: u64, failed: &Failure) -> Result<()> {
     let mut waited = false;
-    while store.stats()?.tail_bytes > TAIL_BYTES_MAX && !failed.happened() {
+    while store.tail_bytes()? > bytes_max && !failed.happened() {
         if !std::mem::replace(&mut waited, true) {
             metrics::counter!("stakeout_backpressure_total").increment(1);
         }

@@ -52,7 +52,7 @@ impl StoreError {
 fn io_hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "\nhint: free some space; nothing was committed and sealing will be tried again"
+            "\nhint: free some space and start again; nothing was committed, and what was not is read again"
         }
         io::ErrorKind::PermissionDenied => "\nhint: the data directory must be writable by this user",
         _ => "",

@@ -238,6 +238,12 @@ impl Store {
         Ok(stats)
     }
 
+    /// Bytes of `raw` admitted and not yet committed. Asked for every unit: it must not depend on what is stored.
+    pub fn tail_bytes(&self) -> Result<u64, StoreError> {
+        let state = self.inner.fresh()?;
+        Ok(state.frozen.as_ref().map_or(0, |frozen| frozen.bytes) + state.tail.bytes)
+    }
+
     /// Reads every committed file and compares its hash with what was written.
     pub fn verify(&self) -> Result<(), StoreError> {
         let segments = self.inner.fresh()?.segments.clone();
