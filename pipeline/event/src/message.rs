@@ -84,7 +84,8 @@ pub struct Coordinates {
 #[derive(Clone, Debug)]
 pub struct Message {
     pub source: Source,
-    /// Required where [`Source::needs_cluster`]; sources refuse a mapping without it.
+    /// From the topic's mapping, a header of the record, or the receiver's token. Where [`Source::needs_cluster`] and
+    /// it is absent (a record without the header that its mapping asks for), the elements are kept in `unparsed`.
     pub cluster: Option<Arc<str>>,
     pub origin: Origin,
     pub topic: Arc<str>,

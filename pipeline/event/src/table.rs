@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use arrow::array::{ArrayRef, StringViewArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
 /// Table names that code refers to.
@@ -124,4 +125,13 @@ impl TableSchema {
     pub fn column(&self, name: &str) -> Option<&Column> {
         self.columns.iter().find(|c| c.name == name)
     }
+}
+
+/// Columns that a table gained (or whose type changed) after rows were stored, from the rows' own bytes. Implemented by
+/// normalize, asked by the store when it reads or compacts segments of an older schema.
+pub trait Recompute: Send + Sync {
+    /// The columns `names` of `table` for rows with these `raw` values: one array per name, in order, each of the type
+    /// that the table's schema of today gives it. A row that can no longer be read (redacted, say) has nulls, or the
+    /// column's default. Never asked for the meta columns, which every segment has.
+    fn recompute(&self, table: &TableSchema, names: &[&str], raw: &StringViewArray) -> Vec<ArrayRef>;
 }
