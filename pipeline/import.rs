@@ -11,6 +11,7 @@ use source::{Feed, Import};
 
 use crate::cli;
 use crate::config::Config;
+use crate::keeper;
 use crate::rooms::{Detection, Door, Knowledge, open_store};
 
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
@@ -46,6 +47,7 @@ pub fn run(args: &cli::Import, mut config: Config) -> Result<()> {
     }
     store.seal()?;
     imported.findings += detection.finish(Origin::Import)?;
+    keeper::tidy(&store, &config.upkeep)?;
     progress.clear();
     report(&imported, &feed, started.elapsed());
     Ok(())

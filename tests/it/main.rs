@@ -5,6 +5,7 @@ mod demo;
 mod import;
 #[path = "../kafka/mod.rs"]
 mod kafka;
+mod lease;
 mod pager;
 mod process;
 
