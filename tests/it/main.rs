@@ -3,10 +3,12 @@
 mod crash;
 mod demo;
 mod import;
+mod kills;
 #[path = "../kafka/mod.rs"]
 mod kafka;
 mod pager;
 mod process;
+mod stored;
 
 use std::path::PathBuf;
 
