@@ -49,7 +49,7 @@ pub(crate) fn boolean(raw: &str) -> Option<bool> {
 
 pub(crate) fn time(raw: &str) -> Option<Micros> {
     match is_string(raw) {
-        true => event_time::parse_rfc3339(&text(raw)),
+        true => event_time::from_text(&text(raw)),
         false => event_time::from_number(int(raw)?),
     }
 }

@@ -172,7 +172,7 @@ fn memory(columns: &[ArrayRef]) -> usize {
     let mut seen = std::collections::BTreeMap::new();
     let mut stack: Vec<_> = columns.iter().map(|column| column.to_data()).collect();
     while let Some(data) = stack.pop() {
-        data.buffers().iter().for_each(|buffer| drop(seen.insert(buffer.as_ptr() as usize, buffer.capacity())));
+        seen.extend(data.buffers().iter().map(|buffer| (buffer.as_ptr() as usize, buffer.capacity())));
         stack.extend(data.child_data().to_vec());
     }
     seen.values().sum()

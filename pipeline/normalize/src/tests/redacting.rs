@@ -10,13 +10,19 @@ use crate::hash::row_hash;
 const SECRET: &str = "c3VwZXJzZWNyZXQtcGxhbnRlZA";
 const GONE: &str = "[redacted]";
 
-/// Every byte that the batch holds.
+/// Is it anywhere in what the batch holds?
 fn holds(rows: &RecordBatch, needle: &str) -> bool {
-    fn in_data(data: &ArrayData, needle: &[u8]) -> bool {
-        let here = data.buffers().iter().any(|b| b.windows(needle.len()).any(|window| window == needle));
-        here || data.child_data().iter().any(|child| in_data(child, needle))
+    let mut seen = std::collections::BTreeSet::new();
+    let mut all: Vec<ArrayData> = rows.columns().iter().map(|column| column.to_data()).collect();
+    while let Some(data) = all.pop() {
+        // Columns share their buffers.
+        let fresh = data.buffers().iter().filter(|buffer| seen.insert((buffer.as_ptr() as usize, buffer.len())));
+        if fresh.into_iter().any(|buffer| memchr::memmem::find(buffer, needle.as_bytes()).is_some()) {
+            return true;
+        }
+        all.extend(data.child_data().to_vec());
     }
-    rows.columns().iter().any(|column| in_data(&column.to_data(), needle.as_bytes()))
+    false
 }
 
 /// `event` has [`SECRET`] in places that are to be redacted and nowhere else; `values` are whole JSON strings.
