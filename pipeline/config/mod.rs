@@ -303,6 +303,18 @@ mod tests {
     }
 
     #[test]
+    fn a_record_header_may_name_the_cluster() {
+        let text = "kafka:\n  brokers: k:9092\n  topics:\n    - {topic: all, source: falco, cluster_header: stakeout-cluster}\n";
+        let kafka = Config::parse("c.yaml", text).expect("is right").kafka.expect("has kafka");
+        let all = Topic { cluster_header: Some("stakeout-cluster".into()), ..Topic::new("all", Source::Falco, None) };
+        assert_eq!(kafka.topics, [all]);
+        // The embedded log keeps no headers.
+        let text = "embedded:\n  - {topic: all, source: falco, cluster_header: x}\n";
+        let mistakes = Config::parse("c.yaml", text).expect_err("refused");
+        assert!(mistakes.iter().any(|m| m.what.contains("unknown key `cluster_header`")), "{mistakes:?}");
+    }
+
+    #[test]
     fn the_api_stays_on_loopback() {
         let mistakes = Config::parse("c.yaml", "listen: 0.0.0.0:7070\n").expect_err("refused");
         assert!(mistakes[0].what.contains("not a loopback"), "{mistakes:?}");

@@ -23,9 +23,16 @@ pub const POLL_MESSAGES_MAX: usize = 10_000;
 /// * After an error the feed is of no further use: drop it and open another at the committed positions.
 pub trait Feed: Send {
     /// Waits up to `wait` for something to arrive. Returns at most [`POLL_BYTES_MAX`] bytes (one message may exceed
-    /// it) and [`POLL_MESSAGES_MAX`] messages. Must be called at least once a minute, also when nothing can be
-    /// taken, or a Kafka group takes the partitions away.
+    /// it) and [`POLL_MESSAGES_MAX`] messages. This or [`Feed::hold`] must be called all the time, or a Kafka group
+    /// takes the partitions away.
     fn poll(&mut self, wait: Duration) -> Result<Polled, SourceError>;
+
+    /// In place of `poll` while there is no room for what it would return: waits about `wait`, takes nothing and
+    /// keeps our place upstream. The next `poll` goes on where the last one ended.
+    fn hold(&mut self, wait: Duration) -> Result<(), SourceError> {
+        std::thread::sleep(wait);
+        Ok(())
+    }
 
     /// These positions are durable in the manifest; upstream may be told. Call after the manifest transaction,
     /// never before, and call it for every commit: rebalances resume from here.
