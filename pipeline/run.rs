@@ -4,14 +4,15 @@
 //! an `Admitted` goes to detect before it enters the tail, so every `Commit` follows the rows it contains; upstream
 //! hears of a commit after the manifest has it. A room that fails pulls the switch and names the reason.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use event::{Admitted, Commit, Counts, Offsets, Origin, Polled};
+use event::{Admitted, Commit, Counts, Offsets, Origin, Partition, PartitionState, Polled};
 use source::{Feed, KafkaConfig, KafkaFeed, LogFeed};
 use store::Store;
 
@@ -28,6 +29,10 @@ const WORK_WAITING_MAX: usize = 16;
 /// What may be admitted and not yet sealed, in seals: one being written, one filling, and slack for a slow disk.
 const TAIL_SEALS_MAX: u64 = 4;
 const POLL_WAIT: Duration = Duration::from_millis(100);
+/// How long the source waits between looks whether the line has room again: short at first, and never so long that
+/// the polls waiting could run out.
+const HOLD_MIN: Duration = Duration::from_millis(1);
+const HOLD_MAX: Duration = Duration::from_millis(20);
 /// A topic of the embedded log that has been silent this long does not hold its source's watermark back.
 const EMBEDDED_IDLE_AFTER: Duration = Duration::from_secs(5);
 const SEAL_CHECK: Duration = Duration::from_millis(50);
@@ -217,6 +222,7 @@ pub fn feed(config: &Config, offsets: &Offsets) -> Result<Box<dyn Feed>> {
                 topics: kafka.topics.iter().map(mapping).collect(),
                 properties: kafka.properties.clone(),
                 idle_after: kafka.idle_after,
+                stall_after: KafkaConfig::STALL_AFTER,
             };
             Ok(Box::new(KafkaFeed::open(&settings, offsets.0.clone())?))
         }
@@ -227,7 +233,8 @@ pub fn feed(config: &Config, offsets: &Offsets) -> Result<Box<dyn Feed>> {
     }
 }
 
-/// Polls until stopped, then stays for the last commit. The feed hears of commits on this thread, which owns it.
+/// Polls until stopped, then stays for the last commit. The feed hears of commits on this thread, which owns it. While
+/// the line has no room, one poll waits here and the feed is held: it takes nothing more and loses nothing upstream.
 fn read(
     mut feed: Box<dyn Feed>,
     polls: SyncSender<Polled>,
@@ -239,24 +246,53 @@ fn read(
         Some(offsets) => feed.committed(&offsets),
         None => Ok(()),
     };
-    while !stopping.pulled() && !feed.finished() {
+    let mut lags = Lags::default();
+    'polling: while !stopping.pulled() && !feed.finished() {
         tell(&mut feed)?;
-        let polled = feed.poll(POLL_WAIT)?;
-        for partition in &polled.partitions {
-            if let Some(lag) = partition.lag {
-                let labels = [("topic", partition.topic.to_string()), ("partition", partition.partition.to_string())];
-                metrics::gauge!("stakeout_source_lag_records", &labels).set(lag as f64);
-            }
-        }
-        if polls.send(polled).is_err() {
-            break;
+        let mut polled = feed.poll(POLL_WAIT)?;
+        lags.show(&polled.partitions);
+        let mut wait = HOLD_MIN;
+        loop {
+            polled = match polls.try_send(polled) {
+                Ok(()) => break,
+                Err(TrySendError::Full(back)) => back,
+                Err(TrySendError::Disconnected(_)) => break 'polling,
+            };
+            tell(&mut feed)?;
+            feed.hold(wait)?;
+            wait = (2 * wait).min(HOLD_MAX);
         }
     }
     drop(polls);
-    while !sealed.wait(SEAL_CHECK) {}
+    while !sealed.wait(SEAL_CHECK) {
+        tell(&mut feed)?;
+        feed.hold(Duration::ZERO)?;
+    }
     tell(&mut feed)?;
     feed.close()?;
     Ok(())
+}
+
+/// The lag gauges. A partition that is gone or whose lag is not known shows none: NaN, which `/metrics` leaves out.
+#[derive(Default)]
+struct Lags(BTreeSet<Partition>);
+
+impl Lags {
+    fn show(&mut self, partitions: &[PartitionState]) {
+        let mut gone = std::mem::take(&mut self.0);
+        for state in partitions {
+            let partition = (state.topic.clone(), state.partition);
+            Lags::set(&partition, state.lag);
+            gone.remove(&partition);
+            self.0.insert(partition);
+        }
+        gone.iter().for_each(|partition| Lags::set(partition, None));
+    }
+
+    fn set((topic, partition): &Partition, lag: Option<i64>) {
+        let labels = [("topic", topic.to_string()), ("partition", partition.to_string())];
+        metrics::gauge!("stakeout_source_lag_records", &labels).set(lag.map_or(f64::NAN, |lag| lag as f64));
+    }
 }
 
 /// Normalizes, admits, tells detect, appends. In this order.
@@ -338,4 +374,88 @@ fn detect(mut detection: Detection, works: &Receiver<Work>, options: &Options) -
         detection.finish(Origin::Live)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use source::SourceError;
+
+    use super::*;
+
+    /// Always has something; counts what is asked of it.
+    #[derive(Clone, Default)]
+    struct Endless(Arc<Asked>);
+
+    #[derive(Default)]
+    struct Asked {
+        polls: AtomicUsize,
+        holds: AtomicUsize,
+        committed: AtomicUsize,
+        closed: AtomicUsize,
+    }
+
+    impl Feed for Endless {
+        fn poll(&mut self, _: Duration) -> Result<Polled, SourceError> {
+            self.0.polls.fetch_add(1, Ordering::SeqCst);
+            Ok(Polled::default())
+        }
+
+        fn hold(&mut self, wait: Duration) -> Result<(), SourceError> {
+            self.0.holds.fetch_add(1, Ordering::SeqCst);
+            std::thread::sleep(wait);
+            Ok(())
+        }
+
+        fn committed(&mut self, _: &Offsets) -> Result<(), SourceError> {
+            self.0.committed.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        }
+
+        fn close(self: Box<Self>) -> Result<(), SourceError> {
+            self.0.closed.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        }
+    }
+
+    fn until(what: &str, mut holds: impl FnMut() -> bool) {
+        let started = Instant::now();
+        while !holds() {
+            assert!(started.elapsed() < Duration::from_secs(10), "waited in vain until {what}");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_source_whose_line_has_no_room_is_held_and_still_hears_of_commits() {
+        let feed = Endless::default();
+        let (asked, stopping, sealed) = (feed.0.clone(), Shutdown::new(), Shutdown::new());
+        let (polls, polled) = sync_channel(2);
+        let committed: Arc<Mutex<Option<Offsets>>> = Arc::default();
+        let thread = {
+            let (committed, stopping, sealed) = (committed.clone(), stopping.clone(), sealed.clone());
+            std::thread::spawn(move || read(Box::new(feed), polls, &committed, &stopping, &sealed))
+        };
+        let held = |least: usize| asked.holds.load(Ordering::SeqCst) >= least;
+        until("it is held", || held(3));
+        assert_eq!(asked.polls.load(Ordering::SeqCst), 3, "two wait in the channel and one with the source");
+        *committed.lock().unwrap() = Some(Offsets::default());
+        until("it hears of the commit", || asked.committed.load(Ordering::SeqCst) == 1);
+        assert_eq!(asked.polls.load(Ordering::SeqCst), 3);
+        polled.recv().unwrap();
+        until("it polls again", || asked.polls.load(Ordering::SeqCst) == 4);
+
+        // Stopping: what was polled is handed over, then the feed is held until the last seal.
+        stopping.pull();
+        let handed_over = std::iter::from_fn(|| polled.recv().ok()).count();
+        assert_eq!(handed_over + 1, asked.polls.load(Ordering::SeqCst));
+        let before = asked.holds.load(Ordering::SeqCst);
+        until("it is held while the line drains", || held(before + 2));
+        *committed.lock().unwrap() = Some(Offsets::default());
+        sealed.pull();
+        thread.join().unwrap().unwrap();
+        assert_eq!(asked.committed.load(Ordering::SeqCst), 2);
+        assert_eq!(asked.closed.load(Ordering::SeqCst), 1);
+    }
 }

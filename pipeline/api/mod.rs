@@ -67,7 +67,7 @@ pub fn router(health: Health) -> Router {
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
-        .route("/metrics", get(|State(health): State<Health>| async move { health.metrics.render() }))
+        .route("/metrics", get(|State(health): State<Health>| async move { crate::telemetry::render(&health.metrics) }))
         .with_state(health)
 }
 

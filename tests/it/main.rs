@@ -1,11 +1,13 @@
 //! The one integration binary: the real `stakeout` against real events, a real broker and a pager on loopback.
 
+mod anger;
 mod crash;
 mod demo;
 mod import;
 mod kills;
 #[path = "../kafka/mod.rs"]
 mod kafka;
+mod line;
 mod pager;
 mod process;
 mod stored;
