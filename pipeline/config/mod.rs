@@ -41,6 +41,15 @@ pub struct Topic {
     pub name: String,
     pub source: Source,
     pub cluster: Option<String>,
+    /// Kafka only: the record header that names the cluster; `cluster` is for records without it.
+    pub cluster_header: Option<String>,
+}
+
+impl Topic {
+    /// A topic of one cluster.
+    pub fn new(name: &str, source: Source, cluster: Option<&str>) -> Topic {
+        Topic { name: name.to_owned(), source, cluster: cluster.map(str::to_owned), cluster_header: None }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -58,11 +67,6 @@ pub struct Kafka {
 
 impl Default for Config {
     fn default() -> Self {
-        let topic = |name: &str, source, cluster: Option<&str>| Topic {
-            name: name.to_owned(),
-            source,
-            cluster: cluster.map(str::to_owned),
-        };
         Config {
             data_dir: "data".into(),
             detections: None,
@@ -70,9 +74,9 @@ impl Default for Config {
             listen: Some(SocketAddr::from(([127, 0, 0, 1], 7070))),
             kafka: None,
             embedded: vec![
-                topic("kubernetes", Source::Kubernetes, Some("default")),
-                topic("cloudtrail", Source::CloudTrail, None),
-                topic("falco", Source::Falco, Some("default")),
+                Topic::new("kubernetes", Source::Kubernetes, Some("default")),
+                Topic::new("cloudtrail", Source::CloudTrail, None),
+                Topic::new("falco", Source::Falco, Some("default")),
             ],
             // CloudTrail delivers within about 15 minutes; the others stream.
             lateness: BTreeMap::from([
@@ -127,7 +131,7 @@ fn read(reader: &mut Reader, node: &Node) -> Config {
     }
     config.kafka = root.get("kafka").and_then(|node| read_kafka(reader, node));
     if let Some(node) = root.get("embedded") {
-        config.embedded = read_topics(reader, node, "embedded");
+        config.embedded = read_topics(reader, node, "embedded", &["topic", "source", "cluster"]);
     }
     if let Some(node) = root.get("lateness") {
         let map = reader.map(node, "lateness", &Source::ALL.map(Source::name));
@@ -182,7 +186,7 @@ fn read_kafka(reader: &mut Reader, node: &Node) -> Option<Kafka> {
     let map = reader.map(node, "kafka", &["brokers", "group", "instance", "topics", "properties", "idle_after"]);
     let brokers = map.required_text(reader, "brokers");
     let topics = match map.get("topics") {
-        Some(node) => read_topics(reader, node, "kafka.topics"),
+        Some(node) => read_topics(reader, node, "kafka.topics", &["topic", "source", "cluster", "cluster_header"]),
         None => {
             reader.mistake(
                 map.line,
@@ -211,13 +215,13 @@ fn read_kafka(reader: &mut Reader, node: &Node) -> Option<Kafka> {
     })
 }
 
-fn read_topics(reader: &mut Reader, node: &Node, what: &str) -> Vec<Topic> {
+fn read_topics(reader: &mut Reader, node: &Node, what: &str, keys: &[&str]) -> Vec<Topic> {
     let mut topics: Vec<Topic> = Vec::new();
     for entry in reader.list(node, what) {
-        let map = reader.map(entry, what, &["topic", "source", "cluster"]);
+        let map = reader.map(entry, what, keys);
         let name = map.required_text(reader, "topic");
         let source = map.required_text(reader, "source");
-        let cluster = map.text(reader, "cluster");
+        let (cluster, cluster_header) = (map.text(reader, "cluster"), map.text(reader, "cluster_header"));
         let source = match source.map(|s| s.parse::<Source>()) {
             Some(Ok(source)) => source,
             Some(Err(error)) => {
@@ -229,17 +233,18 @@ fn read_topics(reader: &mut Reader, node: &Node, what: &str) -> Vec<Topic> {
             None => continue,
         };
         let Some(name) = name else { continue };
-        if source.needs_cluster() && cluster.is_none() {
+        if source.needs_cluster() && cluster.is_none() && cluster_header.is_none() {
+            let or_header = if keys.contains(&"cluster_header") { " or `cluster_header: HEADER`" } else { "" };
             reader.mistake(
                 entry.line,
                 format!("{what}: topic `{name}` of source {source} has no `cluster`"),
-                "its events do not say which cluster they come from: add `cluster: NAME`",
+                format!("its events do not say which cluster they come from: add `cluster: NAME`{or_header}"),
             );
         }
         if topics.iter().any(|t| t.name == name) {
             reader.mistake(entry.line, format!("{what}: topic `{name}` is mapped twice"), "keep one entry");
         }
-        topics.push(Topic { name, source, cluster });
+        topics.push(Topic { name, source, cluster, cluster_header });
     }
     if topics.is_empty() && reader.mistakes.is_empty() {
         reader.mistake(node.line, format!("{what}: no topic"), "map at least one");
@@ -278,7 +283,7 @@ mod tests {
         let expect = [
             "stakeout.yaml:1: config: unknown key `data_dri`\nhint: did you mean `data_dir`?",
             "stakeout.yaml:5: kafka.topics: unknown source `kubernets`\nhint: one of kubernetes, cloudtrail, falco",
-            "stakeout.yaml:7: kafka.topics: topic `k8s` of source kubernetes has no `cluster`\nhint: its events do not say which cluster they come from: add `cluster: NAME`",
+            "stakeout.yaml:7: kafka.topics: topic `k8s` of source kubernetes has no `cluster`\nhint: its events do not say which cluster they come from: add `cluster: NAME` or `cluster_header: HEADER`",
             "stakeout.yaml:10: seal: `bytes` is not a size: `64 parsecs`\nhint: a number with a unit: 64MiB, 512KiB, 1GiB",
             "stakeout.yaml:11: seal: `age` is not a duration: `soon`\nhint: a number with a unit: 500ms, 30s, 10m, 24h, 7d",
         ];

@@ -17,7 +17,12 @@ fn config(broker: &Broker, topic: &str, group: &str) -> KafkaConfig {
         brokers: broker.bootstrap(),
         group_id: group.into(),
         group_instance_id: None,
-        topics: vec![TopicMapping { topic: topic.into(), source: Source::Kubernetes, cluster: Some("prod".into()) }],
+        topics: vec![TopicMapping {
+            topic: topic.into(),
+            source: Source::Kubernetes,
+            cluster: Some("prod".into()),
+            cluster_header: None,
+        }],
         properties: [("session.timeout.ms", "6000"), ("heartbeat.interval.ms", "500")]
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .into(),

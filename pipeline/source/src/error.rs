@@ -24,6 +24,16 @@ pub enum SourceError {
     #[error("cannot {what}: {error}")]
     Io { what: String, error: io::Error },
 
+    /// There is no room at the moment: what was offered was not taken. Offering it again later helps.
+    #[error(
+        "kafka takes no more at the moment: its queue here is full\nhint: the brokers are slow or cannot be reached"
+    )]
+    Busy,
+
+    /// One record is larger than the way it should go allows. Others may pass.
+    #[error("a record of {bytes} bytes is too large for topic `{topic}`\nhint: raise `max.message.bytes` of the topic")]
+    TooLarge { topic: String, bytes: usize },
+
     /// Kafka refused for good; what heals by itself (brokers down, elections) is logged and retried instead.
     #[error("kafka: {0}")]
     Kafka(String),

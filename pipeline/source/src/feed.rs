@@ -45,8 +45,14 @@ pub trait Feed: Send {
 pub struct TopicMapping {
     pub topic: String,
     pub source: Source,
+    /// Of every record, or with `cluster_header` of those without that header.
     pub cluster: Option<String>,
+    /// The name of a record header that says which cluster the record is from (Kafka only).
+    pub cluster_header: Option<String>,
 }
+
+/// The record header by which our own receivers name the cluster of a record.
+pub const CLUSTER_HEADER: &str = "stakeout-cluster";
 
 impl TopicMapping {
     /// All that is wrong with it, one line each. Topic names follow Kafka's rules, for the embedded log too:
@@ -58,11 +64,16 @@ impl TopicMapping {
         if !named || self.topic == "." || self.topic == ".." {
             mistakes.push(format!("topic `{}`: a name has 1 to 249 letters, digits, dots, `_` or `-`", self.topic));
         }
-        if self.source.needs_cluster() && self.cluster.as_deref().unwrap_or("").is_empty() {
+        let named = [&self.cluster, &self.cluster_header].into_iter().flatten().any(|name| !name.is_empty());
+        if self.source.needs_cluster() && !named {
             mistakes.push(format!(
-                "topic `{}`: {} events do not say which cluster they come from: name it with `cluster`",
+                "topic `{}`: {} events do not say which cluster they come from: name it with `cluster`, or the record \
+                 header that does with `cluster_header`",
                 self.topic, self.source
             ));
+        }
+        if self.cluster_header.as_deref() == Some("") {
+            mistakes.push(format!("topic `{}`: `cluster_header` has no name", self.topic));
         }
         if self.cluster.as_deref().is_some_and(|name| name.contains(['\n', '\r'])) {
             mistakes.push(format!("topic `{}`: a cluster name is one line", self.topic));

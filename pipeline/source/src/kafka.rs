@@ -28,7 +28,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use tracing::{error, info};
 
 pub use config::KafkaConfig;
-pub use producer::Producer;
+pub use producer::{Acknowledge, Producer};
 
 use crate::cursor::Cursor;
 use crate::feed::now;

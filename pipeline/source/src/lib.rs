@@ -14,9 +14,9 @@ mod kafka;
 mod log;
 
 pub use error::SourceError;
-pub use feed::{Feed, POLL_BYTES_MAX, POLL_MESSAGES_MAX, TopicMapping};
+pub use feed::{CLUSTER_HEADER, Feed, POLL_BYTES_MAX, POLL_MESSAGES_MAX, TopicMapping};
 pub use files::{Disk, FileHandle, FileLayer};
 pub use frame::RECORD_BYTES_MAX;
 pub use import::{Import, Progress};
-pub use kafka::{KafkaConfig, KafkaFeed, Producer};
+pub use kafka::{Acknowledge, KafkaConfig, KafkaFeed, Producer};
 pub use log::{Log, LogFeed, Topic};

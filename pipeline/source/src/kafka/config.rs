@@ -132,12 +132,16 @@ mod tests {
 
     use super::*;
 
+    fn mapping(topic: &str, source: Source) -> TopicMapping {
+        TopicMapping { topic: topic.into(), source, cluster: None, cluster_header: None }
+    }
+
     fn config(properties: &[(&str, &str)]) -> KafkaConfig {
         KafkaConfig {
             brokers: "localhost:9092".into(),
             group_id: "stakeout".into(),
             group_instance_id: None,
-            topics: vec![TopicMapping { topic: "trail".into(), source: Source::CloudTrail, cluster: None }],
+            topics: vec![mapping("trail", Source::CloudTrail)],
             properties: properties.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
             idle_after: KafkaConfig::IDLE_AFTER,
         }
@@ -148,7 +152,7 @@ mod tests {
         assert!(config(&[("fetch.min.bytes", "1")]).check().is_ok());
         let wrong = KafkaConfig {
             brokers: " ".into(),
-            topics: vec![TopicMapping { topic: "audit".into(), source: Source::Kubernetes, cluster: None }],
+            topics: vec![mapping("audit", Source::Kubernetes)],
             ..config(&[("enable.auto.commit", "true"), ("group.id", "x")])
         };
         let error = wrong.check().unwrap_err().to_string();

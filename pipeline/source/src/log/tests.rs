@@ -15,7 +15,12 @@ const CASES: u64 = 3_000;
 const SMALL_SEGMENT_BYTES: u64 = 600;
 
 fn mapping() -> TopicMapping {
-    TopicMapping { topic: "audit".into(), source: Source::Kubernetes, cluster: Some("prod".into()) }
+    TopicMapping {
+        topic: "audit".into(),
+        source: Source::Kubernetes,
+        cluster: Some("prod".into()),
+        cluster_header: None,
+    }
 }
 
 fn open(disk: &PowerLoss) -> Result<Log, SourceError> {
