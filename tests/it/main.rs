@@ -7,6 +7,7 @@ mod import;
 mod kafka;
 mod pager;
 mod process;
+mod receivers;
 
 use std::path::PathBuf;
 
