@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use event::{Admitted, Commit, Counts, Offsets, Origin, Partition, PartitionState, Polled};
+use source::http::{Backlog, Server};
 use source::{Feed, KafkaConfig, KafkaFeed, LogFeed};
 use store::Store;
 
-use crate::api::{self, Health, Server};
+use crate::api::{self, Health, receivers};
 use crate::config::Config;
 use crate::generate::command::mapping;
 use crate::rooms::{Detection, Door, Knowledge, alerts_db, open_store};
@@ -108,6 +109,9 @@ pub struct Running {
     failure: Failure,
     rooms: Vec<JoinHandle<()>>,
     delivery: alert::Delivery,
+    receiving: Option<Server>,
+    /// What was received and is not committed.
+    backlog: Arc<Backlog>,
     _server: Option<Server>,
     health: Health,
 }
@@ -124,7 +128,7 @@ impl Running {
         options: Options,
     ) -> Result<Running> {
         let health = Health::new(crate::telemetry::metrics());
-        let server = config.listen.map(|listen| Server::start(listen, api::router(health.clone()))).transpose()?;
+        let server = config.listen.map(|listen| api::serve(listen, api::router(health.clone()))).transpose()?;
         let knowledge = Knowledge::load(config)?;
         let store = open_store(config, &knowledge.schemas, true)?;
         let door = Door::new(config, &knowledge.schemas, store.watermarks()?);
@@ -136,7 +140,10 @@ impl Running {
             Arc::new(alert::UreqHttp::new()),
             Arc::new(alert::SystemClock),
         )?;
-        let feed = feed(&store.offsets()?)?;
+        let committed = store.offsets()?;
+        let feed = feed(&committed)?;
+        let backlog = Arc::new(Backlog::new(config.receivers.as_ref().map_or(u64::MAX, |r| r.backlog_bytes_max)));
+        let receiving = receivers::start(config, &committed, backlog.clone())?;
 
         let running = Running {
             stats: Arc::default(),
@@ -146,6 +153,8 @@ impl Running {
             failure: Failure::default(),
             rooms: Vec::new(),
             delivery,
+            receiving,
+            backlog,
             _server: server,
             health,
         };
@@ -175,10 +184,14 @@ impl Running {
             process(door, &polled, &work, &store, &stats, tail_bytes_max, failed)
         })?;
 
-        let (stats, store) = (self.stats.clone(), self.store.clone());
+        let (stats, store, backlog) = (self.stats.clone(), self.store.clone(), self.backlog.clone());
         self.spawn("sealer", move |failed| {
             let _sealed = sealed.pull_on_drop();
-            seal(&store, &commits, &committed, &stats, &drained, failed)
+            let tell = |offsets: &Offsets| {
+                backlog.committed(offsets);
+                *committed.lock().unwrap_or_else(PoisonError::into_inner) = Some(offsets.clone());
+            };
+            seal(&store, &commits, &tell, &stats, &drained, failed)
         })?;
 
         self.spawn("detect", move |_| detect(detection, &works, &options))?;
@@ -196,9 +209,11 @@ impl Running {
         Ok(())
     }
 
-    /// Closes the source, lets the rooms drain, seals what is left and waits for all of it.
+    /// Ends receiving, closes the source, lets the rooms drain, seals what is left and waits for all of it.
     pub fn stop(self) -> Result<()> {
         self.health.ready.store(false, Ordering::Relaxed);
+        // What is acknowledged while this waits is still read, or is there for the next start.
+        drop(self.receiving);
         self.stopping.pull();
         for room in self.rooms {
             let _ = room.join();
@@ -334,7 +349,7 @@ fn wait_for_the_sealer(store: &Store, bytes_max: u64, failed: &Failure) -> Resul
 fn seal(
     store: &Store,
     commits: &SyncSender<Work>,
-    committed: &Mutex<Option<Offsets>>,
+    tell: &dyn Fn(&Offsets),
     stats: &Stats,
     drained: &Shutdown,
     failed: &Failure,
@@ -352,7 +367,7 @@ fn seal(
             stats.commits.fetch_add(1, Ordering::Relaxed);
             stats.committed_rows.fetch_add(commit.rows, Ordering::Relaxed);
             metrics::counter!("stakeout_commits_total").increment(1);
-            *committed.lock().unwrap_or_else(PoisonError::into_inner) = Some(commit.offsets.clone());
+            tell(&commit.offsets);
             if commits.send(Work::Commit(commit)).is_err() {
                 return Ok(());
             }

@@ -1,6 +1,7 @@
 //! `stakeout.yaml`: what was typed -> what it means. Every default is here, once; unknown keys are refused and all
 //! mistakes of the file are reported together.
 
+mod receivers;
 mod tree;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use event::Source;
 
+pub use receivers::{Receivers, TokenConfig};
 use tree::{Map, Node, Reader};
 pub use tree::{Mistake, parse_bytes, parse_duration};
 
@@ -27,6 +29,8 @@ pub struct Config {
     pub kafka: Option<Kafka>,
     /// Topics of the embedded log.
     pub embedded: Vec<Topic>,
+    /// Absent: nothing is received over HTTP.
+    pub receivers: Option<Receivers>,
     pub lateness: BTreeMap<Source, Duration>,
     /// Event times further ahead of the wall clock do not move a watermark beyond it.
     pub future_skew: Duration,
@@ -78,6 +82,7 @@ impl Default for Config {
                 Topic::new("cloudtrail", Source::CloudTrail, None),
                 Topic::new("falco", Source::Falco, Some("default")),
             ],
+            receivers: None,
             // CloudTrail delivers within about 15 minutes; the others stream.
             lateness: BTreeMap::from([
                 (Source::Kubernetes, Duration::from_secs(30)),
@@ -92,8 +97,19 @@ impl Default for Config {
     }
 }
 
-const KEYS: [&str; 10] =
-    ["data_dir", "detections", "schemas", "listen", "kafka", "embedded", "lateness", "future_skew", "seal", "alerts"];
+const KEYS: [&str; 11] = [
+    "data_dir",
+    "detections",
+    "schemas",
+    "listen",
+    "kafka",
+    "embedded",
+    "receivers",
+    "lateness",
+    "future_skew",
+    "seal",
+    "alerts",
+];
 
 impl Config {
     pub fn load(path: &Path) -> Result<Config, Vec<Mistake>> {
@@ -133,6 +149,7 @@ fn read(reader: &mut Reader, node: &Node) -> Config {
     if let Some(node) = root.get("embedded") {
         config.embedded = read_topics(reader, node, "embedded", &["topic", "source", "cluster"]);
     }
+    config.receivers = root.get("receivers").and_then(|node| receivers::read(reader, node, &config));
     if let Some(node) = root.get("lateness") {
         let map = reader.map(node, "lateness", &Source::ALL.map(Source::name));
         for source in Source::ALL {

@@ -11,6 +11,7 @@ mod line;
 mod pager;
 mod process;
 mod stored;
+mod receivers;
 
 use std::path::PathBuf;
 

@@ -52,6 +52,10 @@ impl Run {
         Run { child, listen, log: log.to_owned() }
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn kill(mut self) {
         self.assert_running();
         self.child.kill().unwrap();

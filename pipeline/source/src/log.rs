@@ -6,6 +6,7 @@
 //! opened for appending; damage to acknowledged records is an error that names file and byte. One writer per topic
 //! (a lock file); readers may be other processes.
 
+mod extent;
 mod feed;
 mod reader;
 mod topic;
