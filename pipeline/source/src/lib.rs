@@ -17,6 +17,6 @@ pub use error::SourceError;
 pub use feed::{Feed, POLL_BYTES_MAX, POLL_MESSAGES_MAX, TopicMapping};
 pub use files::{Disk, FileHandle, FileLayer};
 pub use frame::RECORD_BYTES_MAX;
-pub use import::{Import, Progress};
+pub use import::{FileRead, FileStamp, Import, Progress, Remark, Survey};
 pub use kafka::{KafkaConfig, KafkaFeed, Producer};
 pub use log::{Log, LogFeed, Topic};
