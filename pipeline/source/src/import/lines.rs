@@ -156,6 +156,9 @@ impl<R: BufRead> Lines<R> {
                 }
             }
         }
+        if brackets.unfinished() && self.at_end() {
+            return self.broken_off(number, lines);
+        }
         if brackets.open() || size > self.bytes_max {
             self.mode = Mode::Lines;
             self.ready = lines;

@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     fn split(source: Source, text: &str, step: usize) -> Vec<String> {
-        let mut splitter = Splitter::new(source, 40);
+        let mut splitter = Splitter::new(source, 70);
         let mut all = Vec::new();
         for chunk in text.as_bytes().chunks(step) {
             let mut at = 0;
@@ -237,7 +237,7 @@ mod tests {
     fn what_breaks_off_is_handed_over() {
         check(Source::CloudTrail, r#"{"Records":[{"a":1},{"b"#, &[r#"{"a":1}"#, r#"rest: {"b"#]);
         check(Source::CloudTrail, "{\"Records\":[{\"a\":\"cut\n", &["{\"a\":\"cut", "end"]);
-        let long = format!(r#"{{"Records":[{{"a":"{}"}}]}}"#, "x".repeat(50));
-        assert_eq!(split(Source::CloudTrail, &long, 1000)[0], "too long: 40");
+        let long = format!(r#"{{"Records":[{{"a":"{}"}}]}}"#, "x".repeat(80));
+        assert_eq!(split(Source::CloudTrail, &long, 1000)[0], "too long: 70");
     }
 }

@@ -57,10 +57,6 @@ impl LogReader {
         &self.topic
     }
 
-    pub fn next(&self) -> i64 {
-        self.next
-    }
-
     /// Hands over what is there, at most about `bytes_max` (one record may exceed it) and `records_max`.
     /// [`SourceError::Trimmed`] if the record at our position was removed.
     pub fn read(&mut self, bytes_max: usize, records_max: usize) -> Result<Vec<Record>, SourceError> {
