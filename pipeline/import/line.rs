@@ -161,16 +161,10 @@ impl Imported {
     }
 }
 
+/// Numbers that stand alone are positions.
 fn without_numbers(reason: &str) -> String {
-    let mut short = String::with_capacity(reason.len());
-    for c in reason.chars() {
-        match c.is_ascii_digit() {
-            true if short.ends_with('#') => {}
-            true => short.push('#'),
-            false => short.push(c),
-        }
-    }
-    short
+    let number = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
+    reason.split(' ').map(|word| if number(word) { "#" } else { word }).collect::<Vec<_>>().join(" ")
 }
 
 /// Polls, and deals the polls out in turn. True: stopped before the end.

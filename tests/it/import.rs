@@ -229,7 +229,8 @@ fn what_cannot_be_read_is_named_and_the_rest_is_imported() {
     assert!(said.contains("cut.json.gz: line ") && said.contains("the gzip data breaks off here"), "{said}");
     assert!(said.contains("wide.json: is UTF-16\nhint: convert it"), "{said}");
     assert!(said.contains("not UTF-8: invalid byte at byte #"), "{said}");
-    assert_eq!(sql(&data, "SELECT count(*) FROM cloudtrail"), "300");
+    let distinct: BTreeSet<_> = events.iter().collect();
+    assert_eq!(sql(&data, "SELECT count(*) FROM cloudtrail"), distinct.len().to_string());
 }
 
 /// However an import ends, the next one goes on: rows and findings are those of an import that nobody disturbed.
@@ -250,7 +251,8 @@ fn interrupted_imports_are_resumed() {
     let mut midway = 0;
     for interruption in 0..kills {
         let mut child = import(dir.path(), &broken, &logs, 2).stderr(Stdio::piped()).spawn().unwrap();
-        let wanted = distinct.len() * (interruption + 1) / (kills + 1);
+        // It has come so far that it heeds signals.
+        let wanted = (distinct.len() * (interruption + 1) / (kills + 1)).max(committed(&broken) as usize + 1);
         let started = Instant::now();
         while committed(&broken) < wanted as u64 && child.try_wait().unwrap().is_none() {
             assert!(started.elapsed() < Duration::from_secs(120), "never came to {wanted} rows");

@@ -271,12 +271,13 @@ impl<R: BufRead> Lines<R> {
             let taken = end.unwrap_or(chunk.len());
             bytes.extend_from_slice(&chunk[zeros..taken]);
             self.input.consume(taken + usize::from(end.is_some()));
+            // Decided by the line's length alone, not by where a chunk happens to end.
+            if bytes.len() > self.split_bytes && begins_json(bytes) {
+                bytes.extend_from_slice(if end.is_some() { b"\n" } else { b"" });
+                return Read::Long;
+            }
             if end.is_some() && bytes.len() <= self.bytes_max {
                 return Read::Line;
-            }
-            let json = bytes.trim_ascii_start().starts_with(b"{") || bytes.trim_ascii_start().starts_with(b"[");
-            if end.is_none() && json && bytes.len() > self.split_bytes {
-                return Read::Long;
             }
             if bytes.len() > self.bytes_max {
                 self.skip_line(bytes.len() as u64, end.is_some());
@@ -308,6 +309,11 @@ enum Read {
     Long,
     Skipped,
     End,
+}
+
+fn begins_json(bytes: &[u8]) -> bool {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    matches!(bytes.iter().find(|byte| !byte.is_ascii_whitespace()), Some(b'{' | b'['))
 }
 
 fn joined(lines: &VecDeque<Line>) -> Vec<u8> {
@@ -464,5 +470,33 @@ mod tests {
         let (got, troubles) = read_with(text.as_bytes(), 50, 100);
         assert!(troubles.is_empty(), "{troubles:?}");
         assert_eq!(got.iter().filter(|(_, line)| *line == "{\"a\":\"xxxxxxxxxxxxxxxxxxxx\"}").count(), 10, "{got:?}");
+    }
+
+    #[test]
+    fn any_bytes_come_to_an_end_and_buffers_do_not_matter() {
+        use rand::rngs::StdRng;
+        use rand::{Rng, SeedableRng};
+        const PARTS: [&str; 14] =
+            ["{", "}", "[", "]", "\"", "\\", ",", ":", "\n", "\"Records\":[", "\0", " ", "word", "\"a\":{\"b\":1}"];
+        let base: u64 = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
+        for seed in (0..20_000).map(|case| base.wrapping_add(case)) {
+            let mut random = StdRng::seed_from_u64(seed);
+            let count = random.random_range(0..60);
+            let text: String = (0..count).map(|_| PARTS[random.random_range(0..PARTS.len())]).collect();
+            let read = |capacity| {
+                let mut lines = Lines::new(io::BufReader::with_capacity(capacity, text.as_bytes()), Source::CloudTrail);
+                (lines.split_bytes, lines.bytes_max) = (40, 80);
+                let mut all = Vec::new();
+                while let Some(line) = lines.next().unwrap() {
+                    assert!(line.bytes.len() <= 80, "SEED={seed}: {text:?}");
+                    assert!(all.last().is_none_or(|(number, _)| *number < line.number), "SEED={seed}: {text:?}");
+                    all.push((line.number, line.bytes));
+                    assert!(all.len() <= text.len(), "SEED={seed}: endless in {text:?}");
+                }
+                all
+            };
+            assert_eq!(read(4096), read(1), "SEED={seed}: {text:?}");
+        }
+        println!("from SEED={base}");
     }
 }
