@@ -11,7 +11,7 @@ use alert::Alerts;
 use anyhow::{Context, Result};
 use detect::{Engine, History, Output, RuleSet};
 use event::{Admitted, Commit, Micros, Origin, Polled, Seen, Source, TableSchema, Watermarks};
-use normalize::{Admit, AdmitConfig, Normalizer, Schemas};
+use normalize::{Admit, AdmitConfig, Normalized, Normalizer, Schemas};
 use query::TableProvider;
 use store::{Store, StoreError, StoreOptions};
 
@@ -88,6 +88,11 @@ impl Door {
         polled.messages.iter().for_each(|message| self.normalizer.push(message));
         let rows = self.normalizer.finish();
         Ok(self.admit.admit(&polled, rows, now, held)?)
+    }
+
+    /// Admits what was normalized elsewhere from the messages of `polled`.
+    pub fn admit_rows(&mut self, polled: &Polled, rows: Normalized, held: &dyn Seen) -> Result<Admitted> {
+        Ok(self.admit.admit(polled, rows, wall_clock(), held)?)
     }
 }
 

@@ -10,8 +10,8 @@ mod kafka;
 mod line;
 mod pager;
 mod process;
-mod stored;
 mod receivers;
+mod stored;
 
 use std::path::PathBuf;
 

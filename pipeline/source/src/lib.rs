@@ -18,6 +18,6 @@ pub use error::SourceError;
 pub use feed::{CLUSTER_HEADER, Feed, POLL_BYTES_MAX, POLL_MESSAGES_MAX, TopicMapping};
 pub use files::{Disk, FileHandle, FileLayer};
 pub use frame::RECORD_BYTES_MAX;
-pub use import::{Import, Progress};
+pub use import::{FileRead, FileStamp, Import, Progress, Remark, Survey};
 pub use kafka::{Acknowledge, KafkaConfig, KafkaFeed, Producer};
 pub use log::{Log, LogFeed, Topic};
