@@ -49,6 +49,68 @@ pub enum Command {
     Check,
     /// Make synthetic events with planted attacks
     Generate(Generate),
+    /// Check that everything stored is there, whole and once
+    Verify(Verify),
+    /// Copy the data directory, also while it is in use
+    Backup(Backup),
+    /// Put a backup into an empty data directory and verify it
+    Restore(Restore),
+    /// Keep a range of event time from expiring
+    Hold(HoldArgs),
+}
+
+#[derive(Args)]
+pub struct Verify {
+    /// Move damaged segments out of the way, so that the store opens without them (needs it stopped)
+    #[arg(long)]
+    pub quarantine: bool,
+}
+
+#[derive(Args)]
+pub struct Backup {
+    /// Where to: a folder that is empty or does not exist yet
+    #[arg(value_name = "DIR")]
+    pub target: PathBuf,
+    /// Hard links instead of copies of the segments: quick, and gone with the disk
+    #[arg(long)]
+    pub link: bool,
+}
+
+#[derive(Args)]
+pub struct Restore {
+    /// What `backup` wrote; goes to the data directory of the config or of --data-dir
+    #[arg(value_name = "DIR")]
+    pub backup: PathBuf,
+}
+
+#[derive(Args)]
+pub struct HoldArgs {
+    #[command(subcommand)]
+    pub command: HoldCommand,
+}
+
+#[derive(Subcommand)]
+pub enum HoldCommand {
+    /// Nothing in this range of event time expires until the hold is released
+    Add {
+        /// Event time from, inclusive (RFC 3339)
+        #[arg(long, value_parser = time, value_name = "TIME")]
+        from: Micros,
+        /// Event time to, inclusive (RFC 3339)
+        #[arg(long, value_parser = time, value_name = "TIME")]
+        to: Micros,
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        #[arg(long, value_name = "NAME")]
+        author: String,
+    },
+    /// All holds, released ones too
+    List,
+    Release {
+        id: i64,
+        #[arg(long, value_name = "NAME")]
+        author: String,
+    },
 }
 
 #[derive(Args)]

@@ -22,7 +22,8 @@ use store::Store;
 
 use crate::cli;
 use crate::config::Config;
-use crate::rooms::{Detection, Door, Knowledge, load_schemas, open_store, stored};
+use crate::keeper;
+use crate::rooms::{Detection, Door, Knowledge, load_schemas, open_store, read_store};
 use crate::shutdown::Shutdown;
 use ledger::{Ledger, Terms};
 use line::Line;
@@ -63,6 +64,7 @@ pub fn run(args: &cli::Import, mut config: Config, stopping: &Shutdown) -> Resul
     shown.clear();
     if !imported.interrupted {
         imported.findings += detection.finish(Origin::Import)?;
+        keeper::tidy(&store, &config.upkeep)?;
     }
     imported.errors.extend(survey.unreadable);
     let report = Report { imported: &imported, skipped: &survey.skipped, before, took: started.elapsed() };
@@ -105,7 +107,7 @@ fn dry_run(args: &cli::Import, config: &Config, survey: Survey) -> Result<bool> 
     let mut before = 0;
     if is_data_directory(&config.data_dir) {
         let schemas = load_schemas(config)?;
-        let store = Arc::new(Store::open_read_only(&config.data_dir, stored(&schemas))?);
+        let store = Arc::new(read_store(&config.data_dir, &schemas)?);
         let ledger = Ledger::new(&config.data_dir, terms(args, &schemas));
         (files, before) = to_read(args, &ledger, &store, files)?;
     }

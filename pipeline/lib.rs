@@ -9,6 +9,8 @@ pub mod demo;
 pub mod generate;
 pub mod hunt;
 pub mod import;
+pub mod keep;
+pub mod keeper;
 pub mod output;
 pub mod pack;
 pub mod rooms;

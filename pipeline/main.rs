@@ -9,7 +9,7 @@ use stakeout::cli::{Cli, Command};
 use stakeout::config::Config;
 use stakeout::run::{Options, Running};
 use stakeout::shutdown::Shutdown;
-use stakeout::{alerts, demo, generate, hunt, import, rules, telemetry};
+use stakeout::{alerts, demo, generate, hunt, import, keep, rules, telemetry};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -57,6 +57,10 @@ fn call(cli: &Cli) -> Result<bool> {
         Command::Test(args) => rules::test(args, &config),
         Command::Check => unreachable!("handled above"),
         Command::Generate(args) => generate::command::run(args, &config).map(|()| true),
+        Command::Verify(args) => keep::verify(args, &config),
+        Command::Backup(args) => keep::backup(args, &config).map(|()| true),
+        Command::Restore(args) => keep::restore(args, &config),
+        Command::Hold(args) => keep::hold(args, &config),
     }
 }
 

@@ -15,11 +15,12 @@ use anyhow::{Context, Result, anyhow};
 use event::{Admitted, Commit, Counts, Offsets, Origin, Partition, PartitionState, Polled};
 use source::http::{Backlog, Server};
 use source::{Feed, KafkaConfig, KafkaFeed, LogFeed};
-use store::Store;
+use store::{Store, StoreError};
 
 use crate::api::{self, Health, receivers};
-use crate::config::Config;
+use crate::config::{Config, Upkeep};
 use crate::generate::command::mapping;
+use crate::keeper::keep;
 use crate::rooms::{Detection, Door, Knowledge, alerts_db, open_store};
 use crate::shutdown::Shutdown;
 
@@ -158,7 +159,10 @@ impl Running {
             _server: server,
             health,
         };
-        running.spawn_rooms(feed, door, detection, config.seal_bytes.saturating_mul(TAIL_SEALS_MAX), options)
+        let mut running =
+            running.spawn_rooms(feed, door, detection, config.seal_bytes.saturating_mul(TAIL_SEALS_MAX), options)?;
+        running.spawn_keeper(config.upkeep.clone())?;
+        Ok(running)
     }
 
     fn spawn_rooms(
@@ -197,6 +201,12 @@ impl Running {
         self.spawn("detect", move |_| detect(detection, &works, &options))?;
         self.health.ready.store(true, Ordering::Relaxed);
         Ok(self)
+    }
+
+    /// Upkeep of the store, until the switch is pulled: the others drain without it.
+    fn spawn_keeper(&mut self, upkeep: Upkeep) -> Result<()> {
+        let (store, stopping) = (self.store.clone(), self.stopping.clone());
+        self.spawn("keeper", move |_| keep(&store, &upkeep, &stopping))
     }
 
     fn spawn(&mut self, room: &'static str, work: impl FnOnce(&Failure) -> Result<()> + Send + 'static) -> Result<()> {
@@ -354,6 +364,7 @@ fn seal(
     drained: &Shutdown,
     failed: &Failure,
 ) -> Result<()> {
+    let mut patience = Patience::default();
     loop {
         let last = drained.wait(SEAL_CHECK);
         if !last && !store.seal_due(Instant::now()) {
@@ -363,7 +374,15 @@ fn seal(
         if last && failed.happened() {
             return Ok(());
         }
-        if let Some(commit) = store.seal()? {
+        let sealed = match store.seal() {
+            Err(error) if error.can_heal() && patience.lasts(last) => {
+                patience.wait(&error, drained);
+                continue;
+            }
+            other => other?,
+        };
+        patience.relief();
+        if let Some(commit) = sealed {
             stats.commits.fetch_add(1, Ordering::Relaxed);
             stats.committed_rows.fetch_add(commit.rows, Ordering::Relaxed);
             metrics::counter!("stakeout_commits_total").increment(1);
@@ -375,6 +394,49 @@ fn seal(
         if last {
             return Ok(());
         }
+    }
+}
+
+/// For a disk that is full or not to be written: trying again rather than ending, since a restart would only read
+/// everything again and meet the same disk. Meanwhile the line waits once the tail has reached its bound, and nothing is
+/// lost.
+#[derive(Default)]
+struct Patience {
+    tries: u32,
+    waited: Option<Instant>,
+}
+
+/// At a stop, an operator is waiting.
+const LAST_TRIES_MAX: u32 = 3;
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+impl Patience {
+    fn lasts(&self, last: bool) -> bool {
+        !last || self.tries < LAST_TRIES_MAX
+    }
+
+    fn wait(&mut self, error: &StoreError, drained: &Shutdown) {
+        if self.tries == 0 {
+            tracing::error!("cannot seal, trying again until it works: {error}");
+        }
+        self.waited.get_or_insert_with(Instant::now);
+        metrics::counter!("stakeout_seal_failures_total").increment(1);
+        metrics::gauge!("stakeout_seal_blocked").set(1.0);
+        let pause = RETRY_FIRST.saturating_mul(1 << self.tries.min(16)).min(RETRY_MAX);
+        self.tries += 1;
+        // Already drained: this returns at once, and the last tries still want a moment each.
+        if drained.wait(pause) {
+            std::thread::sleep(RETRY_FIRST);
+        }
+    }
+
+    fn relief(&mut self) {
+        if let Some(since) = self.waited.take() {
+            tracing::info!(blocked = ?since.elapsed(), tries = self.tries, "sealing works again");
+            metrics::gauge!("stakeout_seal_blocked").set(0.0);
+        }
+        self.tries = 0;
     }
 }
 
@@ -393,9 +455,13 @@ fn detect(mut detection: Detection, works: &Receiver<Work>, options: &Options) -
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
+    use std::io;
+    use std::path::{Path, PathBuf};
+    use std::sync::atomic::{AtomicU32, AtomicUsize};
 
+    use event::{OffsetRange, Ranges};
     use source::SourceError;
+    use store::{Disk, OsDisk, StoreOptions};
 
     use super::*;
 
@@ -472,5 +538,92 @@ mod tests {
         thread.join().unwrap().unwrap();
         assert_eq!(asked.committed.load(Ordering::SeqCst), 2);
         assert_eq!(asked.closed.load(Ordering::SeqCst), 1);
+    }
+
+    /// A disk that is full for the first so many writes.
+    struct FullDisk(AtomicU32);
+
+    impl Disk for FullDisk {
+        fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+            OsDisk.create_dir_all(path)
+        }
+
+        fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+            OsDisk.write(path, bytes)
+        }
+
+        fn create(&self, path: &Path) -> io::Result<Box<dyn io::Write + Send>> {
+            OsDisk.create(path)
+        }
+
+        fn sync_file(&self, path: &Path) -> io::Result<()> {
+            OsDisk.sync_file(path)
+        }
+
+        fn sync_dir(&self, path: &Path) -> io::Result<()> {
+            OsDisk.sync_dir(path)
+        }
+
+        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+            OsDisk.rename(from, to)
+        }
+
+        fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+            OsDisk.remove_dir_all(path)
+        }
+
+        fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+            OsDisk.list(path)
+        }
+
+        fn point(&self, _: &str) -> io::Result<()> {
+            let full = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+            if full { Err(io::Error::from(io::ErrorKind::StorageFull)) } else { Ok(()) }
+        }
+    }
+
+    /// Seals once with a disk that is full `times` times, at a stop or while running; returns the committed offset.
+    fn sealed(times: u32, stopping: bool) -> (Result<()>, Option<i64>) {
+        let dir = tempfile::tempdir().expect("a folder");
+        let options =
+            StoreOptions { seal_after: Duration::ZERO, disk: Arc::new(FullDisk(times.into())), ..StoreOptions::default() };
+        let store = Store::open(dir.path(), crate::rooms::stored(&normalize::Schemas::builtin()), options).expect("opens");
+        let mut ranges = Ranges::default();
+        ranges.push(&"audit".into(), 0, OffsetRange { from: 0, next: 5 }).expect("continues");
+        store.append(&Admitted { ranges, ..Admitted::default() }).expect("appends");
+        let (commits, heard) = sync_channel(4);
+        let (committed, drained, failed) = (Mutex::default(), Shutdown::new(), Failure::default());
+        if stopping {
+            drained.pull();
+        }
+        let result = std::thread::scope(|scope| {
+            let sealer =
+                scope.spawn(|| seal(&store, &commits, &committed, &Stats::default(), &drained, &failed));
+            if !stopping {
+                let heard = heard.recv_timeout(Duration::from_secs(60));
+                assert!(matches!(heard, Ok(Work::Commit(_))), "committed once there is room");
+                drained.pull();
+            }
+            sealer.join().expect("does not panic")
+        });
+        (result, store.offsets().expect("offsets").next("audit", 0))
+    }
+
+    #[test]
+    fn a_full_disk_delays_a_seal_and_loses_nothing() {
+        let (result, offset) = sealed(2, false);
+        result.expect("heals");
+        assert_eq!(offset, Some(5));
+        let (result, offset) = sealed(2, true);
+        result.expect("heals in time");
+        assert_eq!(offset, Some(5));
+    }
+
+    #[test]
+    fn a_full_disk_at_a_stop_is_an_error_after_a_few_tries() {
+        let (result, offset) = sealed(1_000, true);
+        let error = result.expect_err("is full").to_string();
+        assert!(error.contains("hint: free some space"), "{error}");
+        assert_eq!(offset, None, "never a commit past lost data");
     }
 }

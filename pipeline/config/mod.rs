@@ -3,6 +3,7 @@
 
 mod receivers;
 mod tree;
+mod upkeep;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use event::Source;
 pub use receivers::{Receivers, TokenConfig};
 use tree::{Map, Node, Reader};
 pub use tree::{Mistake, parse_bytes, parse_duration};
+pub use upkeep::Upkeep;
 
 /// What a run needs to know.
 #[derive(Debug)]
@@ -36,6 +38,7 @@ pub struct Config {
     pub future_skew: Duration,
     pub seal_bytes: u64,
     pub seal_age: Duration,
+    pub upkeep: Upkeep,
     pub alerts: alert::Config,
 }
 
@@ -92,12 +95,13 @@ impl Default for Config {
             future_skew: Duration::from_secs(60),
             seal_bytes: 64 << 20,
             seal_age: Duration::from_secs(15),
+            upkeep: Upkeep::default(),
             alerts: alert::Config::default(),
         }
     }
 }
 
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "data_dir",
     "detections",
     "schemas",
@@ -108,6 +112,7 @@ const KEYS: [&str; 11] = [
     "lateness",
     "future_skew",
     "seal",
+    "store",
     "alerts",
 ];
 
@@ -165,6 +170,9 @@ fn read(reader: &mut Reader, node: &Node) -> Config {
         let map = reader.map(node, "seal", &["bytes", "age"]);
         config.seal_bytes = map.bytes(reader, "bytes").unwrap_or(config.seal_bytes);
         config.seal_age = map.duration(reader, "age").unwrap_or(config.seal_age);
+    }
+    if let Some(node) = root.get("store") {
+        config.upkeep = upkeep::read(reader, node);
     }
     if let Some(node) = root.get("alerts") {
         config.alerts = read_alerts(reader, node);

@@ -7,6 +7,7 @@ mod import;
 mod kills;
 #[path = "../kafka/mod.rs"]
 mod kafka;
+mod lease;
 mod line;
 mod pager;
 mod process;

@@ -1,34 +1,75 @@
-//! Named points at which a test may kill the process: `STAKEOUT_CRASH_AT=name[:nth]` aborts at the nth time
-//! (from 1) that the point is reached. Without the variable a point costs one atomic load.
+//! Named points at which a test may kill the process: `STAKEOUT_CRASH_AT=name[:when]`, several separated by commas.
+//! `when` is a count (the nth time that the point is reached, from 1) or a probability (`0.01`); `*` is every point.
+//! Without the variable a point costs one atomic load.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The environment variable that arms a point.
+/// The environment variable that arms points.
 pub const CRASH_AT: &str = "STAKEOUT_CRASH_AT";
+
+/// All points, in the order in which a seal, a merge, an expiry and a removal pass them.
+pub const CRASH_POINTS: [&str; 11] = [
+    "before-fsync",
+    "after-segment-rename",
+    "before-manifest-commit",
+    "after-manifest-commit",
+    "merge-before-fsync",
+    "merge-after-rename",
+    "before-swap-commit",
+    "after-swap-commit",
+    "before-expire-commit",
+    "after-expire-commit",
+    "mid-removal",
+];
 
 struct Armed {
     name: String,
-    left: AtomicU64,
+    when: When,
 }
 
-static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
+enum When {
+    /// Passes left.
+    Nth(AtomicU64),
+    Chance(f64),
+}
+
+static ARMED: OnceLock<Vec<Armed>> = OnceLock::new();
 
 /// Aborts the process, without unwinding and without flushing anything, if this point is armed and its turn.
 pub fn crash_point(name: &str) {
-    let armed = ARMED.get_or_init(|| std::env::var(CRASH_AT).ok().map(|text| parse(&text)));
-    let Some(armed) = armed else { return };
-    if armed.name == name && armed.left.fetch_sub(1, Ordering::SeqCst) == 1 {
+    let armed = ARMED.get_or_init(|| std::env::var(CRASH_AT).map_or(Vec::new(), |text| parse(&text)));
+    if armed.iter().any(|armed| armed.strikes(name)) {
         std::process::abort();
     }
 }
 
-fn parse(text: &str) -> Armed {
-    let (name, nth) = match text.split_once(':') {
-        Some((name, nth)) => (name, nth.parse().unwrap_or(1)),
-        None => (text, 1),
+impl Armed {
+    fn strikes(&self, name: &str) -> bool {
+        if self.name != name && self.name != "*" {
+            return false;
+        }
+        match &self.when {
+            When::Nth(left) => left.fetch_sub(1, Ordering::SeqCst) == 1,
+            // Every `RandomState` has keys of its own.
+            When::Chance(chance) => (RandomState::new().hash_one(name) as f64 / u64::MAX as f64) < *chance,
+        }
+    }
+}
+
+fn parse(text: &str) -> Vec<Armed> {
+    let one = |text: &str| {
+        let (name, when) = text.split_once(':').unwrap_or((text, "1"));
+        let nth = |nth| When::Nth(AtomicU64::new(nth));
+        let when = match (when.parse::<u64>(), when.parse::<f64>()) {
+            (Ok(count), _) => nth(count),
+            (_, Ok(chance)) => When::Chance(chance),
+            _ => nth(1),
+        };
+        Armed { name: name.to_owned(), when }
     };
-    Armed { name: name.to_owned(), left: AtomicU64::new(nth) }
+    text.split(',').map(one).collect()
 }
 
 #[cfg(test)]
@@ -36,12 +77,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_point_is_named_with_its_turn() {
-        let check = |text, name: &str, nth| {
+    fn a_point_is_named_with_its_turn_or_its_chance() {
+        let strikes = |text: &str, name: &str| -> Vec<bool> {
             let armed = parse(text);
-            assert_eq!((armed.name.as_str(), armed.left.into_inner()), (name, nth));
+            (0..4).map(|_| armed.iter().any(|armed| armed.strikes(name))).collect()
         };
-        check("before-fsync", "before-fsync", 1);
-        check("after-manifest-commit:3", "after-manifest-commit", 3);
+        assert_eq!(strikes("before-fsync", "before-fsync"), [true, false, false, false]);
+        assert_eq!(strikes("after-manifest-commit:3", "after-manifest-commit"), [false, false, true, false]);
+        assert_eq!(strikes("before-fsync:3,mid-removal:2", "mid-removal"), [false, true, false, false]);
+        assert_eq!(strikes("before-fsync", "mid-removal"), [false; 4]);
+        assert_eq!(strikes("*:1.0", "mid-removal"), [true; 4]);
+        assert_eq!(strikes("*:0.0", "mid-removal"), [false; 4]);
+        let armed = parse("mid-removal:0.5");
+        let struck = (0..1000).filter(|_| armed[0].strikes("mid-removal")).count();
+        assert!((300..700).contains(&struck), "{struck} of 1000");
     }
 }

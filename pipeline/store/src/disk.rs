@@ -2,7 +2,7 @@
 //! power away between any two of them. Reading goes to the files directly: what is committed is durable.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use crate::crash_point;
@@ -13,6 +13,8 @@ pub trait Disk: Send + Sync + 'static {
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
     /// Creates the file, which must not exist yet.
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+    /// Creates the file, which must not exist yet, to be written piece by piece.
+    fn create(&self, path: &Path) -> io::Result<Box<dyn Write + Send>>;
     fn sync_file(&self, path: &Path) -> io::Result<()>;
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
@@ -36,6 +38,10 @@ impl Disk for OsDisk {
 
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         File::create_new(path)?.write_all(bytes)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn Write + Send>> {
+        Ok(Box::new(BufWriter::with_capacity(256 << 10, File::create_new(path)?)))
     }
 
     fn sync_file(&self, path: &Path) -> io::Result<()> {

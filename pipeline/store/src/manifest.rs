@@ -2,20 +2,23 @@
 //! that it does not name does not exist. Every commit is one SQLite transaction with `synchronous=FULL`; in WAL
 //! mode readers of other processes never wait for the writer.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use event::{Offsets, Ranges, Source, Watermarks};
-use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
 
 use crate::StoreError;
+use crate::holds::{self, Hold};
+use crate::segment::Span;
 
-/// Raised whenever an older version could misread what this one writes.
-pub const FORMAT: u32 = 1;
+/// Raised whenever an older version could misread what this one writes. 1: no legal holds. A directory of an older
+/// format is upgraded when its owner opens it.
+pub const FORMAT: u32 = 2;
 
 /// How long a reader waits for a writer's short transaction (and the reverse) before it gives up.
-const BUSY_WAIT: Duration = Duration::from_secs(10);
+pub const BUSY_WAIT: Duration = Duration::from_secs(10);
 
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS segments (
@@ -27,6 +30,14 @@ const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS watermarks (source TEXT PRIMARY KEY, micros INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS commits (one INTEGER PRIMARY KEY CHECK (one = 1), sequence INTEGER NOT NULL);
     INSERT OR IGNORE INTO commits VALUES (1, 0);
+";
+
+/// Since format 2. `released` is when, by whom in `released_by`.
+const HOLDS: &str = "
+    CREATE TABLE IF NOT EXISTS holds (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, first INTEGER NOT NULL, last INTEGER NOT NULL, reason TEXT NOT NULL,
+        author TEXT NOT NULL, created INTEGER NOT NULL, released INTEGER, released_by TEXT
+    );
 ";
 
 /// A segment as the manifest names it.
@@ -53,27 +64,51 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Creates it if missing.
+    /// For the owner. Creates it if missing, upgrades it if an older version wrote it.
     pub fn open(dir: &Path) -> Result<Manifest, StoreError> {
-        let db = Connection::open(dir.join("manifest.db"))?;
+        let path = dir.join(FILE);
+        let readable = |error| unreadable(&path, error);
+        let mut db = Connection::open(&path).map_err(readable)?;
         db.busy_timeout(BUSY_WAIT)?;
         refuse_newer(&db, dir)?;
-        db.pragma_update(None, "journal_mode", "wal")?;
+        db.pragma_update(None, "journal_mode", "wal").map_err(readable)?;
         db.pragma_update(None, "synchronous", "full")?;
-        db.execute_batch(TABLES)?;
-        db.pragma_update(None, "user_version", FORMAT)?;
+        let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let format: u32 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        if format < FORMAT {
+            tx.execute_batch(TABLES)?;
+            tx.execute_batch(HOLDS)?;
+            tx.pragma_update(None, "user_version", FORMAT)?;
+        }
+        tx.commit()?;
+        if format > 0 && format < FORMAT {
+            tracing::info!(from = format, to = FORMAT, "upgraded the manifest");
+        }
         Ok(Manifest { db })
     }
 
-    /// For a reader beside the owner: fails if there is no manifest.
+    /// For a process beside the owner: fails if there is no manifest.
     pub fn open_read_only(dir: &Path) -> Result<Manifest, StoreError> {
-        // Reading a WAL database needs its shared-memory file, hence the write flag; the pragma forbids writing.
+        let manifest = Manifest::open_beside(dir)?;
+        manifest.db.pragma_update(None, "query_only", true)?;
+        Ok(manifest)
+    }
+
+    /// For short writes beside the owner (holds).
+    pub fn open_beside(dir: &Path) -> Result<Manifest, StoreError> {
+        let path = dir.join(FILE);
+        // Reading a WAL database needs its shared-memory file, hence the write flag.
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let db = Connection::open_with_flags(dir.join("manifest.db"), flags)?;
+        let db = Connection::open_with_flags(&path, flags).map_err(|error| unreadable(&path, error))?;
         db.busy_timeout(BUSY_WAIT)?;
         refuse_newer(&db, dir)?;
-        db.pragma_update(None, "query_only", true)?;
+        db.pragma_update(None, "synchronous", "full")?;
         Ok(Manifest { db })
+    }
+
+    /// Differs from its last value if another connection has committed since.
+    pub fn version(&self) -> Result<i64, StoreError> {
+        Ok(self.db.pragma_query_value(None, "data_version", |row| row.get(0))?)
     }
 
     pub fn sequence(&self) -> Result<u64, StoreError> {
@@ -81,6 +116,14 @@ impl Manifest {
     }
 
     pub fn contents(&mut self) -> Result<Contents, StoreError> {
+        let path = PathBuf::from(self.db.path().unwrap_or(FILE));
+        self.read_contents().map_err(|error| match error {
+            StoreError::Manifest(error) => unreadable(&path, error),
+            other => other,
+        })
+    }
+
+    fn read_contents(&mut self) -> Result<Contents, StoreError> {
         let tx = self.db.transaction()?;
         let segments = tx
             .prepare("SELECT ulid, table_name, content FROM segments ORDER BY ulid")?
@@ -109,12 +152,7 @@ impl Manifest {
         let mut marks = read_watermarks(&tx)?;
         marks.merge(watermarks);
         let sequence = after as i64 + 1;
-        for segment in added {
-            tx.execute(
-                "INSERT INTO segments VALUES (?, ?, ?, ?)",
-                params![segment.ulid, segment.table, segment.content, sequence],
-            )?;
-        }
+        insert(&tx, added, sequence)?;
         for (topic, partition) in ranges.0.keys() {
             let next = offsets.0[&(topic.clone(), *partition)];
             tx.execute("INSERT OR REPLACE INTO offsets VALUES (?, ?, ?)", params![&**topic, partition, next])?;
@@ -126,10 +164,77 @@ impl Manifest {
         tx.commit()?;
         Ok((offsets, marks))
     }
+
+    /// One transaction: `removed` segments go, `added` come. Refused if one of the removed is not there.
+    pub fn swap(&mut self, removed: &[&str], added: &[Named]) -> Result<(), StoreError> {
+        let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        delete(&tx, removed)?;
+        let sequence = read_sequence(&tx)?;
+        insert(&tx, added, sequence as i64)?;
+        tx.commit()?;
+        Ok(())
+    }
+
+    /// One transaction: those of `candidates` that no hold protects are removed, and returned by index. A hold that is
+    /// placed at the same time either comes first or finds them gone.
+    pub fn expire(&mut self, candidates: &[(&str, Span)]) -> Result<Vec<usize>, StoreError> {
+        let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let holds = holds::read(&tx)?;
+        let free = |span: &Span| !holds.iter().any(|hold| hold.covers(span));
+        let removed: Vec<usize> = (0..candidates.len()).filter(|index| free(&candidates[*index].1)).collect();
+        delete(&tx, &removed.iter().map(|index| candidates[*index].0).collect::<Vec<_>>())?;
+        tx.commit()?;
+        Ok(removed)
+    }
+
+    pub fn names(&self, ulid: &str) -> Result<bool, StoreError> {
+        Ok(self.db.prepare_cached("SELECT 1 FROM segments WHERE ulid = ?")?.exists([ulid])?)
+    }
+
+    pub fn holds(&self) -> Result<Vec<Hold>, StoreError> {
+        holds::read(&self.db)
+    }
+
+    pub fn db(&self) -> &Connection {
+        &self.db
+    }
+}
+
+pub const FILE: &str = "manifest.db";
+
+fn insert(tx: &Transaction<'_>, added: &[Named], sequence: i64) -> Result<(), StoreError> {
+    for segment in added {
+        tx.execute(
+            "INSERT INTO segments VALUES (?, ?, ?, ?)",
+            params![segment.ulid, segment.table, segment.content, sequence],
+        )?;
+    }
+    Ok(())
+}
+
+fn delete(tx: &Transaction<'_>, removed: &[&str]) -> Result<(), StoreError> {
+    for ulid in removed {
+        if tx.execute("DELETE FROM segments WHERE ulid = ?", [ulid])? != 1 {
+            return Err(StoreError::NotNamed { segment: (*ulid).to_owned() });
+        }
+    }
+    Ok(())
+}
+
+/// What SQLite says of a file that is not a database any more.
+fn unreadable(path: &Path, error: rusqlite::Error) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+            StoreError::ManifestDamaged { path: path.to_owned(), what: error.to_string() }
+        }
+        _ => StoreError::Manifest(error),
+    }
 }
 
 fn refuse_newer(db: &Connection, dir: &Path) -> Result<(), StoreError> {
-    let found: u32 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let found: u32 = db
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(|error| unreadable(&dir.join(FILE), error))?;
     match found > FORMAT {
         true => Err(StoreError::Newer { dir: dir.to_owned(), found, known: FORMAT }),
         false => Ok(()),
@@ -204,5 +309,45 @@ mod tests {
         Manifest::open(dir.path()).unwrap().db.pragma_update(None, "user_version", FORMAT + 1).unwrap();
         let error = Manifest::open(dir.path()).err().unwrap().to_string();
         assert!(error.contains("hint: run the newer version"), "{error}");
+    }
+
+    #[test]
+    fn an_older_format_is_upgraded_and_keeps_what_it_held() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Connection::open(dir.path().join(FILE)).unwrap();
+        db.execute_batch(TABLES).unwrap();
+        db.execute_batch("INSERT INTO segments VALUES ('A', 'falco', 'c0', 1); UPDATE commits SET sequence = 1").unwrap();
+        db.pragma_update(None, "user_version", 1).unwrap();
+        drop(db);
+        let beside = Manifest::open_read_only(dir.path()).unwrap();
+        assert!(beside.holds().unwrap().is_empty(), "readable as it is");
+        let mut manifest = Manifest::open(dir.path()).unwrap();
+        assert_eq!(manifest.contents().unwrap().segments, [segment("A")]);
+        let format: u32 = manifest.db.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+        assert_eq!((format, manifest.holds().unwrap().len()), (FORMAT, 0));
+    }
+
+    #[test]
+    fn a_swap_removes_only_what_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut manifest = Manifest::open(dir.path()).unwrap();
+        manifest.commit(0, &[segment("A"), segment("B")], &ranges(0, 1), &Watermarks::default()).unwrap();
+        let other = Manifest::open_read_only(dir.path()).unwrap();
+        let before = other.version().unwrap();
+        manifest.swap(&["A", "B"], &[segment("C")]).unwrap();
+        assert_ne!(other.version().unwrap(), before, "a reader notices");
+        let error = manifest.swap(&["C", "A"], &[segment("D")]).unwrap_err();
+        assert!(matches!(error, StoreError::NotNamed { .. }), "{error}");
+        let contents = manifest.contents().unwrap();
+        assert_eq!((contents.sequence, contents.segments), (1, vec![segment("C")]));
+    }
+
+    #[test]
+    fn a_damaged_manifest_says_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(FILE), vec![7; 8192]).unwrap();
+        let error = Manifest::open(dir.path()).err().unwrap();
+        assert!(matches!(error, StoreError::ManifestDamaged { .. }), "{error}");
+        assert!(error.to_string().contains("stakeout restore"), "{error}");
     }
 }

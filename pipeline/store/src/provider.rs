@@ -1,6 +1,7 @@
 //! A stored table for DataFusion: committed segments through its own Parquet source (filters pushed into the scan,
-//! page index used), the unsealed rows as in-memory batches beside them. Every scan takes its own snapshot; no exact
-//! statistics of segments are reported, so that no count is frozen into a plan.
+//! page index used), segments that lack a column asked for through a reader that computes it, the unsealed rows as
+//! in-memory batches beside them. Every scan takes its own snapshot; no exact statistics of segments are reported, so
+//! that no count is frozen into a plan.
 //!
 //! The session must have the local file system registered for `file://` (DataFusion's default).
 
@@ -19,18 +20,20 @@ use datafusion::config::TableParquetOptions;
 use datafusion::datasource::TableType;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
-use datafusion::error::{DataFusionError, Result};
+use datafusion::error::Result;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::union::UnionExec;
 use event::{TableSchema, column};
 use object_store::ObjectMeta;
 use object_store::path::Path as ObjectPath;
 
+use crate::scan::{Computed, OpenSegments, external};
 use crate::segment::{Segment, SegmentMeta, Span};
 use crate::store::Inner;
 
@@ -52,14 +55,18 @@ impl Provider {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let snapshot = self.store.snapshot().map_err(|error| DataFusionError::External(error.into()))?;
+        let snapshot = self.store.snapshot().map_err(external)?;
         let schema = self.table.arrow();
         let predicate = conjunction(filters.to_vec())
             .map(|all| state.create_physical_expr(all, &DFSchema::try_from(schema.clone())?))
             .transpose()?;
         let segments: Vec<Arc<Segment>> = snapshot.segments_of(&self.table.name).cloned().collect();
         let segments = prune(segments, predicate.as_ref(), &schema)?;
+        let (outdated, segments) = self.outdated(segments, projection, filters)?;
         let mut parts: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
+        if !outdated.is_empty() {
+            parts.push(compute_columns(state, outdated, &schema, projection)?);
+        }
         if !segments.is_empty() {
             // A limit may only stop the scan if no filter is applied after it.
             let limit = limit.filter(|_| filters.is_empty());
@@ -71,6 +78,48 @@ impl Provider {
         }
         UnionExec::try_new(parts)
     }
+
+    /// Segments whose files lack a column that this scan needs, and the others.
+    fn outdated(
+        &self,
+        segments: Vec<Arc<Segment>>,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+    ) -> Result<(Vec<Arc<Segment>>, Vec<Arc<Segment>>)> {
+        let read = |index: usize| projection.is_none_or(|projection| projection.contains(&index));
+        let filtered: HashSet<&Column> = filters.iter().flat_map(Expr::column_refs).collect();
+        let needed = |name: &str| {
+            self.table.columns.iter().position(|column| column.name == name).is_some_and(read)
+                || filtered.iter().any(|column| column.name == name)
+        };
+        let (mut outdated, mut current) = (Vec::new(), Vec::new());
+        for segment in segments {
+            let lacking = segment.lacking().map_err(external)?.iter().any(|name| needed(name));
+            if lacking { outdated.push(segment) } else { current.push(segment) }
+        }
+        Ok((outdated, current))
+    }
+}
+
+/// The filters of the scan are inexact: they are applied again above it.
+fn compute_columns(
+    state: &dyn Session,
+    segments: Vec<Arc<Segment>>,
+    schema: &SchemaRef,
+    projection: Option<&Vec<usize>>,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let schema = match projection {
+        Some(projection) => Arc::new(schema.project(projection)?),
+        None => schema.clone(),
+    };
+    let mut groups = vec![Vec::new(); state.config().target_partitions().clamp(1, segments.len())];
+    let count = groups.len();
+    for (index, segment) in segments.into_iter().enumerate() {
+        groups[index % count].push(segment);
+    }
+    let stream = |segments| -> Arc<dyn PartitionStream> { Arc::new(Computed { segments, schema: schema.clone() }) };
+    let streams = groups.into_iter().map(stream).collect();
+    Ok(Arc::new(StreamingTableExec::try_new(schema.clone(), streams, None, [], false, None)?))
 }
 
 fn scan_segments(
@@ -85,6 +134,7 @@ fn scan_segments(
         TableParquetOptions { global: state.config_options().execution.parquet.clone(), ..Default::default() };
     let mut source = ParquetSource::new(schema.clone())
         .with_table_parquet_options(options)
+        .with_parquet_file_reader_factory(Arc::new(OpenSegments))
         .with_pushdown_filters(true)
         .with_enable_page_index(true);
     if let Some(predicate) = predicate {
@@ -103,15 +153,16 @@ fn scan_segments(
     Ok(DataSourceExec::from_data_source(config))
 }
 
-fn file(segment: &Segment) -> Result<PartitionedFile> {
-    Ok(PartitionedFile::new_from_meta(ObjectMeta {
+fn file(segment: &Arc<Segment>) -> Result<PartitionedFile> {
+    let file = PartitionedFile::new_from_meta(ObjectMeta {
         location: ObjectPath::from_absolute_path(segment.data_path())?,
         // Segments never change, so caches may keep what they know of the path.
         last_modified: chrono::DateTime::UNIX_EPOCH,
         size: segment.data_bytes(),
         e_tag: None,
         version: None,
-    }))
+    });
+    Ok(file.with_extension(segment.clone()))
 }
 
 /// Drops segments whose times cannot satisfy the predicate.

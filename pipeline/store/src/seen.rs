@@ -1,12 +1,11 @@
 //! Is a row with these bytes held already? Unsealed rows answer from their hash sets. Segments answer from sorted
-//! fingerprints in memory; a fingerprint that fits is confirmed by the exact hash in Parquet, so that nobody can
-//! have an event dropped by finding a 64-bit collision.
+//! fingerprints in memory; a fingerprint that fits is confirmed by the exact hash in Parquet (just the pages of the rows
+//! in question), so that nobody can have an event dropped by finding a 64-bit collision.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
-use arrow::array::{Array, AsArray};
-use event::{RowHash, RowKey, Seen, SeenError, column, tables};
+use event::{RowHash, RowKey, Seen, SeenError, tables};
 
 use crate::segment::{Segment, fingerprint};
 use crate::{Store, StoreError};
@@ -31,36 +30,25 @@ impl Store {
                 continue;
             }
             let prints = self.inner.fingerprints.of(segment)?;
-            let likely: Vec<usize> =
-                open.into_iter().filter(|i| prints.binary_search(&fingerprint(&keys[*i].hash)).is_ok()).collect();
+            let places = |i: &usize| places(&prints, fingerprint(&keys[*i].hash));
+            let likely: Vec<usize> = open.into_iter().filter(|i| !places(i).is_empty()).collect();
             if likely.is_empty() {
                 continue;
             }
-            let present = confirm(segment, &likely.iter().map(|i| keys[*i].hash).collect())?;
+            let places: Vec<usize> = likely.iter().flat_map(places).collect();
+            let rows = segment.rows_of_fingerprints(&places)?;
+            let present: HashSet<RowHash> = segment.row_hashes(rows.into_iter())?.into_iter().collect();
             likely.into_iter().filter(|i| present.contains(&keys[*i].hash)).for_each(|i| held[i] = true);
         }
         Ok(held)
     }
 }
 
-/// Which of the hashes are in the segment's `row_hash` column.
-fn confirm(segment: &Segment, wanted: &HashSet<RowHash>) -> Result<HashSet<RowHash>, StoreError> {
-    let mut present = HashSet::new();
-    for batch in segment.data()?.read(&[column::ROW_HASH], 0..segment.rows())? {
-        let batch = batch?;
-        let hashes = batch.column(0).as_fixed_size_binary();
-        for row in 0..hashes.len() {
-            if let Ok(hash) = RowHash::try_from(hashes.value(row))
-                && wanted.contains(&hash)
-            {
-                present.insert(hash);
-            }
-        }
-        if present.len() == wanted.len() {
-            break;
-        }
-    }
-    Ok(present)
+/// Where the fingerprint stands among the sorted ones.
+fn places(prints: &[u64], print: u64) -> std::ops::Range<usize> {
+    let first = prints.partition_point(|p| *p < print);
+    let len = prints[first..].iter().take_while(|p| **p == print).count();
+    first..first + len
 }
 
 /// Fingerprints by segment, least recently used out first.
@@ -85,11 +73,24 @@ impl Fingerprints {
             *used = now;
             return Ok(prints.clone());
         }
+        // A segment that a merge replaces meanwhile may come back here once: it goes as the least recently used.
         let prints = Arc::new(segment.fingerprints()?);
         cache.bytes += prints.len() * 8;
         cache.loaded.insert(segment.meta.ulid.clone(), (prints.clone(), now));
         cache.shrink(FINGERPRINT_BYTES_MAX);
         Ok(prints)
+    }
+}
+
+impl Fingerprints {
+    /// Of segments that are gone.
+    pub(crate) fn forget(&self, ulids: &HashSet<&str>) {
+        let mut cache = self.cache.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        for ulid in ulids {
+            if let Some((prints, _)) = cache.loaded.remove(*ulid) {
+                cache.bytes -= prints.len() * 8;
+            }
+        }
     }
 }
 

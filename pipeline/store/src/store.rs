@@ -4,7 +4,7 @@
 //! manifest does not name is removed at the next start, so a crash at any point leaves the rows either committed
 //! with their offsets or not stored at all.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -12,16 +12,17 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arrow::array::RecordBatch;
 use datafusion::catalog::TableProvider;
-use event::{Admitted, ColumnType, Commit, Offsets, RowKey, TableSchema, Watermarks, column};
+use event::{Admitted, ColumnType, Commit, Offsets, Recompute, RowKey, TableSchema, Watermarks, column};
 use ulid::{Generator, Ulid};
 
 use crate::disk::{Disk, OsDisk};
-use crate::lease::Lease;
+use crate::lease::{Lease, Readers};
 use crate::manifest::{Contents, Manifest, Named};
 use crate::provider::Provider;
 use crate::seen::Fingerprints;
-use crate::segment::{Built, Rows, Segment, TEMPORARY, build_all, publish};
+use crate::segment::{Built, Columns, Rows, Segment, TEMPORARY, build_all, publish};
 use crate::tail::Tail;
+use crate::upkeep::Upkeep;
 use crate::{StoreError, search};
 
 /// Bytes of `raw` at which a tail is sealed: a segment of this size is indexed in seconds, and few enough of them
@@ -38,11 +39,13 @@ pub struct StoreOptions {
     pub seal_after: Duration,
     /// The file operations of publishing; tests take the power away here.
     pub disk: Arc<dyn Disk>,
+    /// Computes columns that older segments lack; `None`: reading such a column is an error.
+    pub recompute: Option<Arc<dyn Recompute>>,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        StoreOptions { seal_bytes: SEAL_BYTES, seal_after: SEAL_AFTER, disk: Arc::new(OsDisk) }
+        StoreOptions { seal_bytes: SEAL_BYTES, seal_after: SEAL_AFTER, disk: Arc::new(OsDisk), recompute: None }
     }
 }
 
@@ -67,27 +70,36 @@ pub struct Store {
     pub(crate) inner: Arc<Inner>,
     /// `None`: opened for reading only.
     lease: Option<Lease>,
+    /// While this reads beside the owner, the owner removes no folder.
+    _readers: Option<Readers>,
 }
 
 type SharedSegments = Arc<Vec<Arc<Segment>>>;
 
 pub(crate) struct Inner {
-    segments_dir: PathBuf,
+    pub(crate) dir: PathBuf,
+    pub(crate) segments_dir: PathBuf,
     pub(crate) tables: Vec<Arc<TableSchema>>,
-    options: StoreOptions,
+    /// The same by name, with what computes what old segments lack.
+    pub(crate) columns: BTreeMap<String, Arc<Columns>>,
+    pub(crate) options: StoreOptions,
     read_only: bool,
     manifest: Mutex<Manifest>,
     state: RwLock<State>,
     /// Held while sealing; remembers the last name given to a segment.
     sealing: Mutex<Names>,
     pub(crate) fingerprints: Fingerprints,
+    /// Held while merging or removing.
+    pub(crate) upkeep: Mutex<Upkeep>,
 }
 
-struct State {
+pub(crate) struct State {
+    /// Of the manifest, when last read beside its owner.
+    version: i64,
     sequence: u64,
     offsets: Offsets,
     watermarks: Watermarks,
-    segments: SharedSegments,
+    pub segments: SharedSegments,
     /// Being sealed.
     frozen: Option<Arc<Tail>>,
     tail: Tail,
@@ -129,18 +141,33 @@ impl Store {
             options.disk.sync_dir(folder).map_err(StoreError::io("sync", folder))?;
         }
         let contents = manifest.contents()?;
-        remove_orphans(&*options.disk, &segments_dir, &contents)?;
-        let inner = Inner::new(segments_dir, tables, options, false, manifest, contents)?;
-        Ok(Store { inner: Arc::new(inner), lease: Some(lease) })
+        let mut upkeep = Upkeep::of_orphans(orphans(&*options.disk, &segments_dir, &contents)?);
+        upkeep.sweep(&*options.disk, &dir)?;
+        let version = manifest.version()?;
+        let inner = Inner::new(dir, tables, options, false, manifest, (version, contents), upkeep)?;
+        Ok(Store { inner: Arc::new(inner), lease: Some(lease), _readers: None })
     }
 
-    /// Opens an existing data directory beside its owner: sees what has been committed, at each query anew.
+    /// Opens an existing data directory beside its owner: sees what has been committed, at each query anew. While it is
+    /// open no segment's folder is removed.
     pub fn open_read_only(dir: &Path, tables: Vec<Arc<TableSchema>>) -> Result<Store, StoreError> {
+        Store::open_beside(dir, tables, None)
+    }
+
+    /// The same, with what computes columns that older segments lack.
+    pub fn open_beside(
+        dir: &Path,
+        tables: Vec<Arc<TableSchema>>,
+        recompute: Option<Arc<dyn Recompute>>,
+    ) -> Result<Store, StoreError> {
         let dir = dir.canonicalize().map_err(StoreError::io("open", dir))?;
+        let readers = Readers::join(&dir)?;
         let mut manifest = Manifest::open_read_only(&dir)?;
+        let version = manifest.version()?;
         let contents = manifest.contents()?;
-        let inner = Inner::new(dir.join("segments"), tables, StoreOptions::default(), true, manifest, contents)?;
-        Ok(Store { inner: Arc::new(inner), lease: None })
+        let options = StoreOptions { recompute, ..StoreOptions::default() };
+        let inner = Inner::new(dir, tables, options, true, manifest, (version, contents), Upkeep::default())?;
+        Ok(Store { inner: Arc::new(inner), lease: None, _readers: Some(readers) })
     }
 
     pub fn is_read_only(&self) -> bool {
@@ -278,16 +305,24 @@ impl Store {
 
 impl Inner {
     fn new(
-        segments_dir: PathBuf,
+        dir: PathBuf,
         tables: Vec<Arc<TableSchema>>,
         options: StoreOptions,
         read_only: bool,
         manifest: Manifest,
-        contents: Contents,
+        (version, contents): (i64, Contents),
+        upkeep: Upkeep,
     ) -> Result<Inner, StoreError> {
         tables.iter().try_for_each(|table| check_meta_columns(table))?;
         let last = contents.segments.last().and_then(|segment| Ulid::from_string(&segment.ulid).ok());
+        let columns = tables.iter().map(|table| {
+            let columns = Columns { table: table.clone(), recompute: options.recompute.clone() };
+            (table.name.clone(), Arc::new(columns))
+        });
+        let columns = columns.collect();
+        let segments_dir = dir.join("segments");
         let mut state = State {
+            version,
             sequence: 0,
             offsets: Offsets::default(),
             watermarks: Watermarks::default(),
@@ -295,16 +330,19 @@ impl Inner {
             frozen: None,
             tail: Tail::default(),
         };
-        state.take_over(contents, &segments_dir)?;
+        state.take_over(contents, &segments_dir, &columns)?;
         Ok(Inner {
+            dir,
             segments_dir,
             tables,
+            columns,
             options,
             read_only,
             manifest: Mutex::new(manifest),
             state: RwLock::new(state),
             sealing: Mutex::new(Names { generator: Generator::new(), last }),
             fingerprints: Fingerprints::default(),
+            upkeep: Mutex::new(upkeep),
         })
     }
 
@@ -358,9 +396,13 @@ impl Inner {
     fn fresh(&self) -> Result<RwLockReadGuard<'_, State>, StoreError> {
         if self.read_only {
             let mut manifest = self.manifest();
-            if manifest.sequence()? != self.read().sequence {
+            // Before the contents: a commit in between is seen as news once more.
+            let version = manifest.version()?;
+            if version != self.read().version {
                 let contents = manifest.contents()?;
-                self.write().take_over(contents, &self.segments_dir)?;
+                let mut state = self.write();
+                state.take_over(contents, &self.segments_dir, &self.columns)?;
+                state.version = version;
             }
         }
         Ok(self.read())
@@ -371,8 +413,7 @@ impl Inner {
         let rows: Vec<Rows<'_>> = frozen
             .tables()
             .map(|(name, batches)| {
-                let schema = self.table(name)?.arrow();
-                Ok(Rows { ulid: names.next(), table: name, schema, batches })
+                Ok(Rows { ulid: names.next(), table: self.table(name)?, batches })
             })
             .collect::<Result<_, StoreError>>()?;
         let built = build_all(&rows)?;
@@ -395,13 +436,14 @@ impl Inner {
         for segment in built {
             let folder = publish(disk, &self.segments_dir.join(&segment.meta.table), segment)?;
             folders.push(folder.clone());
-            added.push(Arc::new(Segment::open(&folder, &segment.content)?));
+            let columns = self.columns.get(&segment.meta.table).cloned();
+            added.push(Arc::new(Segment::open(&folder, &segment.content, columns)?));
         }
         let named: Vec<Named> = built
             .iter()
             .map(|b| Named { ulid: b.meta.ulid.clone(), table: b.meta.table.clone(), content: b.content.clone() })
             .collect();
-        let point = |name| disk.point(name).map_err(StoreError::io("commit to", &self.segments_dir));
+        let point = |name| disk.point(name).map_err(StoreError::io("commit to", &self.dir));
         point("before-manifest-commit")?;
         let after = self.read().sequence;
         let (offsets, watermarks) = self.manifest().commit(after, &named, &frozen.ranges, &frozen.watermarks)?;
@@ -422,30 +464,35 @@ impl Inner {
         }
     }
 
-    fn manifest(&self) -> MutexGuard<'_, Manifest> {
+    pub(crate) fn manifest(&self) -> MutexGuard<'_, Manifest> {
         self.manifest.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, State> {
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, State> {
+    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
 impl State {
     /// Opens the segments that are not open yet.
-    fn take_over(&mut self, contents: Contents, segments_dir: &Path) -> Result<(), StoreError> {
+    fn take_over(
+        &mut self,
+        contents: Contents,
+        segments_dir: &Path,
+        columns: &BTreeMap<String, Arc<Columns>>,
+    ) -> Result<(), StoreError> {
+        let open: HashMap<&str, &Arc<Segment>> = self.segments.iter().map(|s| (s.meta.ulid.as_str(), s)).collect();
         let mut segments = Vec::with_capacity(contents.segments.len());
         for named in &contents.segments {
-            let open = self.segments.iter().find(|segment| segment.meta.ulid == named.ulid).cloned();
-            segments.push(match open {
-                Some(segment) => segment,
+            segments.push(match open.get(named.ulid.as_str()) {
+                Some(segment) => (*segment).clone(),
                 None => {
                     let dir = segments_dir.join(&named.table).join(&named.ulid);
-                    Arc::new(Segment::open(&dir, &named.content)?)
+                    Arc::new(Segment::open(&dir, &named.content, columns.get(&named.table).cloned())?)
                 }
             });
         }
@@ -484,22 +531,27 @@ impl Names {
     }
 }
 
-/// Removes what no commit names: temporary folders, segments renamed before a crash.
-fn remove_orphans(disk: &dyn Disk, segments_dir: &Path, contents: &Contents) -> Result<(), StoreError> {
+/// What no commit names: temporary folders, segments renamed before a crash, replaced ones not yet removed.
+pub(crate) fn orphans(
+    disk: &dyn Disk,
+    segments_dir: &Path,
+    contents: &Contents,
+) -> Result<Vec<PathBuf>, StoreError> {
     let named: HashSet<PathBuf> =
         contents.segments.iter().map(|segment| segments_dir.join(&segment.table).join(&segment.ulid)).collect();
+    let mut orphans = Vec::new();
     for table in disk.list(segments_dir).map_err(StoreError::io("list", segments_dir))? {
         let entries = match disk.list(&table) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => continue,
             Err(error) => return Err(StoreError::io("list", &table)(error)),
         };
-        for entry in entries.into_iter().filter(|entry| !named.contains(entry) && is_ours(entry)) {
-            tracing::info!(folder = %entry.display(), "removing an uncommitted segment");
-            disk.remove_dir_all(&entry).map_err(StoreError::io("remove", &entry))?;
-        }
+        orphans.extend(entries.into_iter().filter(|entry| !named.contains(entry) && is_ours(entry)));
     }
-    Ok(())
+    if !orphans.is_empty() {
+        tracing::info!(folders = orphans.len(), "removing segments that no commit names");
+    }
+    Ok(orphans)
 }
 
 /// Only what this store could have left there; a stray file of the operator's stays.

@@ -161,8 +161,7 @@ impl Part {
         let batch = match &self.rows {
             Rows::Sealed(segment) => {
                 let reader = segment.data()?.read(&names, rows.iter().map(|row| *row as usize))?;
-                let file_schema = arrow::array::RecordBatchReader::schema(&reader);
-                concat_batches(&file_schema, &reader.collect::<Result<Vec<_>, _>>()?)?
+                concat_batches(&reader.schema(), &reader.collect::<Result<Vec<_>, _>>()?)?
             }
             Rows::Unsealed(batch) => {
                 let rows = arrow::array::UInt32Array::from(rows.to_vec());

@@ -4,6 +4,7 @@
 //! `raw` by brute force. Agrees with [`Node::matches`] on every row.
 
 use std::io;
+use std::sync::Arc;
 
 use arrow::array::AsArray;
 use event::column;
@@ -20,13 +21,13 @@ use crate::segment::index::{IndexReader, TERM_TEXT};
 use crate::segment::{Data, Segment};
 
 /// The matching rows of a segment.
-pub fn matches(node: &Node, segment: &Segment) -> Result<Bits, StoreError> {
+pub fn matches(node: &Node, segment: &Arc<Segment>) -> Result<Bits, StoreError> {
     let mut search = Search { segment, data: None };
     search.eval(node, &Bits::all(segment.rows()))
 }
 
 struct Search<'a> {
-    segment: &'a Segment,
+    segment: &'a Arc<Segment>,
     data: Option<Data>,
 }
 
@@ -65,15 +66,12 @@ impl Search<'_> {
 
     fn column(&mut self, name: &str, test: &Test, within: &Bits) -> Result<Bits, StoreError> {
         let mut found = Bits::none(within.len());
-        // A segment from before the column was added holds nulls.
-        if self.data()?.has(name) {
-            let mut rows = within.iter();
-            for batch in self.data()?.read(&[name], within.iter())? {
-                let batch = batch?;
-                for (index, row) in rows.by_ref().take(batch.num_rows()).enumerate() {
-                    if column_matches(batch.column(0), index, test) {
-                        found.set(row);
-                    }
+        let mut rows = within.iter();
+        for batch in self.data()?.read(&[name], within.iter())? {
+            let batch = batch?;
+            for (index, row) in rows.by_ref().take(batch.num_rows()).enumerate() {
+                if column_matches(batch.column(0), index, test) {
+                    found.set(row);
                 }
             }
         }

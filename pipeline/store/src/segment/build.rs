@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use arrow::array::{Array, AsArray, FixedSizeBinaryArray, RecordBatch, StringViewArray};
-use arrow::datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType};
-use event::{RowHash, column};
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+use event::{RowHash, TableSchema, column};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
-use super::{CoordinateSpan, DATA, DEDUP, FORMAT, FileMeta, META, NewFile, SegmentMeta, Span, index};
+use super::{CoordinateSpan, DATA, DEDUP, FORMAT, FileMeta, META, NewFile, SegmentMeta, Span, described, index};
 use crate::StoreError;
 
 /// Of the machine's cores; the others belong to normalize and detect.
@@ -31,8 +31,7 @@ const ZSTD_LEVEL: i32 = 6;
 /// The rows of one table that become a segment.
 pub struct Rows<'a> {
     pub ulid: String,
-    pub table: &'a str,
-    pub schema: SchemaRef,
+    pub table: &'a TableSchema,
     pub batches: &'a [RecordBatch],
 }
 
@@ -62,7 +61,7 @@ pub fn build_all(all: &[Rows<'_>]) -> Result<Vec<Built>, StoreError> {
             let built = if indexing {
                 index::build(all[rows].batches.iter().map(raw_column))?
             } else {
-                vec![parquet_file(&all[rows])?, dedup_file(all[rows].batches)]
+                vec![parquet_file(&all[rows])?, dedup_file(all[rows].batches.iter().flat_map(hashes))]
             };
             files.lock().expect("no job panics while it holds the results").insert((rows, indexing), built);
         }
@@ -92,14 +91,14 @@ fn named<'a>(batch: &'a RecordBatch, name: &str) -> &'a dyn Array {
 }
 
 fn parquet_file(rows: &Rows<'_>) -> Result<NewFile, StoreError> {
-    let mut writer = ArrowWriter::try_new(Vec::new(), rows.schema.clone(), Some(properties()?))?;
+    let mut writer = ArrowWriter::try_new(Vec::new(), rows.table.arrow(), Some(properties()?))?;
     for batch in rows.batches {
         writer.write(batch)?;
     }
     Ok(NewFile { name: DATA.to_owned(), bytes: writer.into_inner()? })
 }
 
-fn properties() -> Result<WriterProperties, StoreError> {
+pub(super) fn properties() -> Result<WriterProperties, StoreError> {
     let path = |name: &str| ColumnPath::from(name);
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))
@@ -119,10 +118,14 @@ fn properties() -> Result<WriterProperties, StoreError> {
     Ok(properties.build())
 }
 
-fn dedup_file(batches: &[RecordBatch]) -> NewFile {
-    let mut prints: Vec<u64> = batches.iter().flat_map(hashes).map(|hash| fingerprint(&hash)).collect();
-    prints.sort_unstable();
-    NewFile { name: DEDUP.to_owned(), bytes: prints.iter().flat_map(|print| print.to_le_bytes()).collect() }
+/// Fingerprints ascending, eight bytes each, then the row number of each, four bytes each.
+pub(super) fn dedup_file(hashes: impl Iterator<Item = RowHash>) -> NewFile {
+    let mut rows: Vec<(u64, u32)> = hashes.zip(0..).map(|(hash, row)| (fingerprint(&hash), row)).collect();
+    rows.sort_unstable();
+    let mut bytes = Vec::with_capacity(rows.len() * 12);
+    rows.iter().for_each(|(print, _)| bytes.extend_from_slice(&print.to_le_bytes()));
+    rows.iter().for_each(|(_, row)| bytes.extend_from_slice(&row.to_le_bytes()));
+    NewFile { name: DEDUP.to_owned(), bytes }
 }
 
 /// The row hashes of a batch.
@@ -140,25 +143,35 @@ fn describe(rows: &Rows<'_>, mut files: Vec<NewFile>) -> Built {
     let meta = SegmentMeta {
         format: FORMAT,
         ulid: rows.ulid.clone(),
-        table: rows.table.to_owned(),
+        table: rows.table.name.clone(),
         rows: rows.batches.iter().map(|batch| batch.num_rows() as u64).sum(),
         raw_bytes: rows.batches.iter().map(raw_bytes).sum(),
         time: span(rows.batches, column::TIME),
         ingest_time: span(rows.batches, column::INGEST_TIME),
         coordinates: coordinates(rows.batches),
-        files: files
-            .iter()
-            .map(|file| FileMeta {
-                name: file.name.clone(),
-                bytes: file.bytes.len() as u64,
-                blake3: blake3::hash(&file.bytes).to_hex().to_string(),
-            })
-            .collect(),
+        columns: Some(described(rows.table)),
+        files: files.iter().map(FileMeta::of).collect(),
     };
-    let bytes = serde_json::to_vec_pretty(&meta).expect("plain values always serialize");
-    let content = blake3::hash(&bytes).to_hex().to_string();
-    files.push(NewFile { name: META.to_owned(), bytes });
+    let (file, content) = meta_file(&meta);
+    files.push(file);
     Built { meta, files, content }
+}
+
+/// `meta.json` and its hash, by which the manifest knows the segment.
+pub(super) fn meta_file(meta: &SegmentMeta) -> (NewFile, String) {
+    let bytes = serde_json::to_vec_pretty(meta).expect("plain values always serialize");
+    let content = blake3::hash(&bytes).to_hex().to_string();
+    (NewFile { name: META.to_owned(), bytes }, content)
+}
+
+impl FileMeta {
+    pub(super) fn of(file: &NewFile) -> FileMeta {
+        FileMeta {
+            name: file.name.clone(),
+            bytes: file.bytes.len() as u64,
+            blake3: blake3::hash(&file.bytes).to_hex().to_string(),
+        }
+    }
 }
 
 /// First and last time in a column without nulls.
@@ -172,7 +185,7 @@ pub fn span(batches: &[RecordBatch], name: &str) -> Span {
     span
 }
 
-fn coordinates(batches: &[RecordBatch]) -> Vec<CoordinateSpan> {
+pub fn coordinates(batches: &[RecordBatch]) -> Vec<CoordinateSpan> {
     let mut spans: BTreeMap<(&str, i64), (i64, i64)> = BTreeMap::new();
     for batch in batches {
         let topics = named(batch, column::TOPIC).as_string_view();

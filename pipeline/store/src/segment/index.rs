@@ -66,9 +66,51 @@ pub fn build<'a>(raws: impl Iterator<Item = &'a StringViewArray>) -> Result<Vec<
     }
     let index = writer.finalize()?;
     let mut files = files_of(&index, &directory)?;
-    let paths = serde_json::to_vec(&paths).expect("strings always serialize");
-    files.push(NewFile { name: format!("{FOLDER}/{PATHS}"), bytes: paths });
+    files.push(paths_file(&paths));
     Ok(files)
+}
+
+/// The index files over the rows of `segments`, one after the other: tantivy stacks documents in the order given.
+/// Held in memory until written: about an eighth of the `raw` that is merged.
+pub fn merge(segments: &[impl AsRef<Path>]) -> Result<Vec<NewFile>, StoreError> {
+    let (mut indexes, mut paths) = (Vec::with_capacity(segments.len()), BTreeSet::new());
+    for segment in segments {
+        indexes.push(open(segment.as_ref())?.1);
+        paths.extend(read_paths(segment.as_ref())?);
+    }
+    let directory = RamDirectory::create();
+    let merged = tantivy::indexer::merge_indices(&indexes, directory.clone())?;
+    let mut files = files_of(&merged, &directory)?;
+    files.push(paths_file(&paths));
+    Ok(files)
+}
+
+fn paths_file(paths: &BTreeSet<String>) -> NewFile {
+    let bytes = serde_json::to_vec(paths).expect("strings always serialize");
+    NewFile { name: format!("{FOLDER}/{PATHS}"), bytes }
+}
+
+fn read_paths(segment: &Path) -> Result<Vec<String>, StoreError> {
+    let file = segment.join(FOLDER).join(PATHS);
+    let paths = std::fs::read(&file).map_err(StoreError::io("read", &file))?;
+    serde_json::from_slice(&paths).map_err(|error| StoreError::Damaged {
+        segment: segment.display().to_string(),
+        what: format!("{PATHS}: {error}"),
+    })
+}
+
+/// The index of a segment's folder and its only part.
+fn open(segment: &Path) -> Result<(tantivy::Segment, Index), StoreError> {
+    let directory = MmapDirectory::open(segment.join(FOLDER)).map_err(tantivy::TantivyError::from)?;
+    let index = Index::open(directory)?;
+    let mut parts = index.searchable_segments()?;
+    match (parts.pop(), parts.len()) {
+        (Some(part), 0) => Ok((part, index)),
+        (_, more) => Err(StoreError::Damaged {
+            segment: segment.display().to_string(),
+            what: format!("its index does not have one part but {more} more"),
+        }),
+    }
 }
 
 fn schema() -> Schema {
@@ -109,22 +151,15 @@ fn files_of(index: &Index, directory: &RamDirectory) -> Result<Vec<NewFile>, Sto
 pub struct IndexReader {
     pub terms: Arc<InvertedIndexReader>,
     pub paths: Vec<String>,
+    pub rows: u32,
 }
 
 impl IndexReader {
     pub fn open(segment: &Path) -> Result<IndexReader, StoreError> {
-        let folder = segment.join(FOLDER);
-        let paths_file = folder.join(PATHS);
-        let paths = std::fs::read(&paths_file).map_err(StoreError::io("read", &paths_file))?;
-        let damaged = |what: String| StoreError::Damaged { segment: segment.display().to_string(), what };
-        let paths = serde_json::from_slice(&paths).map_err(|error| damaged(format!("{PATHS}: {error}")))?;
-        let index = Index::open(MmapDirectory::open(&folder).map_err(tantivy::TantivyError::from)?)?;
-        let parts = index.searchable_segments()?;
-        let [part] = parts.as_slice() else {
-            return Err(damaged(format!("its index has {} parts, not one", parts.len())));
-        };
-        let reader = SegmentReader::open(part)?;
-        Ok(IndexReader { terms: reader.inverted_index(Field::from_field_id(0))?, paths })
+        let paths = read_paths(segment)?;
+        let (part, _) = open(segment)?;
+        let reader = SegmentReader::open(&part)?;
+        Ok(IndexReader { terms: reader.inverted_index(Field::from_field_id(0))?, paths, rows: reader.max_doc() })
     }
 }
 

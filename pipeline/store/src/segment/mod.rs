@@ -1,21 +1,28 @@
-//! A segment: the rows of one table from one seal, immutable. A folder `segments/<table>/<ULID>/` with `data.parquet`
+//! A segment: the rows of one table from one seal (or from several, merged), immutable. A folder `segments/<table>/<ULID>/` with `data.parquet`
 //! (all columns, in admission order), `index/` (row number = doc id), `dedup.bin` (sorted fingerprints of the row
-//! hashes) and `meta.json`, which describes the others with their hashes.
+//! hashes with their row numbers) and `meta.json`, which describes the others with their hashes.
 
 mod build;
+mod columns;
 pub mod index;
+mod merge;
 mod publish;
 mod read;
 
-pub use build::{Built, Rows, build_all, fingerprint, hashes, raw_bytes, span};
-pub use publish::{TEMPORARY, publish};
+pub use build::{Built, Rows, build_all, coordinates, fingerprint, hashes, raw_bytes, span};
+pub use columns::Columns;
+pub use merge::merge;
+pub use publish::{TEMPORARY, publish, remove_leftover};
 pub use read::{Data, Segment};
 
-use event::Micros;
+use std::collections::BTreeMap;
+
+use event::{Micros, TableSchema};
 use serde::{Deserialize, Serialize};
 
-/// Raised when an older version could misread a segment.
-pub const FORMAT: u32 = 1;
+/// Raised when an older version could misread a segment. 1: `dedup.bin` without row numbers, `meta.json` without
+/// `columns`; still read.
+pub const FORMAT: u32 = 2;
 
 pub const DATA: &str = "data.parquet";
 pub const DEDUP: &str = "dedup.bin";
@@ -39,11 +46,19 @@ pub struct SegmentMeta {
     pub time: Span,
     pub ingest_time: Span,
     pub coordinates: Vec<CoordinateSpan>,
+    /// Name and type of every column; absent in format 1, whose Parquet file must be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub columns: Option<BTreeMap<String, String>>,
     pub files: Vec<FileMeta>,
 }
 
+/// What `meta.json` says of the columns of a table.
+pub fn described(table: &TableSchema) -> BTreeMap<String, String> {
+    table.columns.iter().map(|column| (column.name.clone(), column.kind.name().to_owned())).collect()
+}
+
 /// Both ends included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Span {
     pub first: Micros,
     pub last: Micros,
@@ -52,6 +67,20 @@ pub struct Span {
 impl Span {
     pub fn contains(&self, time: Micros) -> bool {
         self.first <= time && time <= self.last
+    }
+
+    pub fn overlaps(&self, other: &Span) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
+
+    /// The smallest span around both.
+    pub fn around(&self, other: &Span) -> Span {
+        Span { first: self.first.min(other.first), last: self.last.max(other.last) }
+    }
+
+    /// Microseconds from first to last.
+    pub fn width(&self) -> u64 {
+        self.last.saturating_sub(self.first).max(0) as u64
     }
 }
 

@@ -1,59 +1,88 @@
-//! A committed segment, opened for reading.
+//! A committed segment, opened for reading: the description at once, Parquet and index when first asked.
 
 use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
+use event::{RowHash, column};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection,
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection,
 };
-use parquet::file::metadata::PageIndexPolicy;
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
 
+use super::columns::{Columns, Reading, asked};
 use super::index::IndexReader;
-use super::{DATA, DEDUP, FORMAT, META, SegmentMeta};
+use super::{DATA, DEDUP, FORMAT, META, SegmentMeta, hashes};
 use crate::StoreError;
 
 /// Rows per batch when reading selected rows: bounds the memory that `raw` takes.
 const READ_ROWS: usize = 1024;
 
+/// Bytes per read when hashing: a segment is hashed without being held.
+const HASH_BYTES: usize = 1 << 20;
+
 pub struct Segment {
     pub dir: PathBuf,
     pub meta: SegmentMeta,
+    /// `None`: the schemas of today do not have its table; nobody reads its rows.
+    pub columns: Option<Arc<Columns>>,
+    lacking: OnceLock<Vec<String>>,
     index: OnceLock<IndexReader>,
+}
+
+impl std::fmt::Debug for Segment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Segment({})", self.dir.display())
+    }
 }
 
 impl Segment {
     /// Checks that the folder is there, holds what the manifest named (`content` is the hash of its `meta.json`)
     /// and that every file has its size. [`Segment::verify`] checks the bytes too.
-    pub fn open(dir: &Path, content: &str) -> Result<Segment, StoreError> {
+    pub fn open(dir: &Path, content: &str, columns: Option<Arc<Columns>>) -> Result<Segment, StoreError> {
         let damaged = |what: String| StoreError::Damaged { segment: dir.display().to_string(), what };
-        let bytes = fs::read(dir.join(META)).map_err(|error| damaged(format!("{META}: {error}")))?;
+        let lost = |name: &str, error: std::io::Error| match error.kind() {
+            std::io::ErrorKind::NotFound => damaged(format!("{name} is missing")),
+            _ => StoreError::io("open", &dir.join(name))(error),
+        };
+        let bytes = fs::read(dir.join(META)).map_err(|error| lost(META, error))?;
+        // A later version may write a description that this one cannot read: say that rather than call it damage.
+        let format = serde_json::from_slice::<Format>(&bytes).map_or(0, |meta| meta.format);
+        if format > FORMAT {
+            return Err(StoreError::Newer { dir: dir.to_owned(), found: format, known: FORMAT });
+        }
         if blake3::hash(&bytes).to_hex().as_str() != content {
             return Err(damaged(format!("{META} is not the one that was committed")));
         }
         let meta: SegmentMeta = serde_json::from_slice(&bytes).map_err(|error| damaged(format!("{META}: {error}")))?;
-        if meta.format > FORMAT {
-            return Err(StoreError::Newer { dir: dir.to_owned(), found: meta.format, known: FORMAT });
-        }
         for file in &meta.files {
-            let found =
-                fs::metadata(dir.join(&file.name)).map_err(|error| damaged(format!("{}: {error}", file.name)))?;
+            let found = fs::metadata(dir.join(&file.name)).map_err(|error| lost(&file.name, error))?;
             if found.len() != file.bytes {
                 return Err(damaged(format!("{} has {} bytes, not {}", file.name, found.len(), file.bytes)));
             }
         }
-        Ok(Segment { dir: dir.to_owned(), meta, index: OnceLock::new() })
+        let (lacking, index) = Default::default();
+        Ok(Segment { dir: dir.to_owned(), meta, columns, lacking, index })
+    }
+
+    /// For errors: the folder.
+    pub fn name(&self) -> String {
+        self.dir.display().to_string()
+    }
+
+    pub fn damaged(&self, what: impl Into<String>) -> StoreError {
+        StoreError::Damaged { segment: self.name(), what: what.into() }
     }
 
     /// Reads every file and compares its hash.
     pub fn verify(&self) -> Result<(), StoreError> {
         for file in &self.meta.files {
             let path = self.dir.join(&file.name);
-            let bytes = fs::read(&path).map_err(StoreError::io("read", &path))?;
-            if blake3::hash(&bytes).to_hex().as_str() != file.blake3 {
-                let what = format!("{} does not have the bytes that were written", file.name);
-                return Err(StoreError::Damaged { segment: self.dir.display().to_string(), what });
+            let hash = hash_file(&path).map_err(StoreError::io("read", &path))?;
+            if hash.to_hex().as_str() != file.blake3 {
+                return Err(self.damaged(format!("{} does not have the bytes that were written", file.name)));
             }
         }
         Ok(())
@@ -68,7 +97,31 @@ impl Segment {
     }
 
     pub fn data_bytes(&self) -> u64 {
-        self.meta.files.iter().find(|file| file.name == DATA).map_or(0, |file| file.bytes)
+        self.file_bytes(DATA)
+    }
+
+    fn file_bytes(&self, name: &str) -> u64 {
+        self.meta.files.iter().find(|file| file.name == name).map_or(0, |file| file.bytes)
+    }
+
+    /// Columns of today's table that its file does not have.
+    pub fn lacking(&self) -> Result<&[String], StoreError> {
+        if let Some(lacking) = self.lacking.get() {
+            return Ok(lacking);
+        }
+        let Some(columns) = &self.columns else { return Ok(&[]) };
+        let lacking = match &self.meta.columns {
+            Some(described) => columns.lacking(Some(described), |_| false),
+            None => {
+                let (_, metadata) = self.parquet()?;
+                let (now, then) = (columns.table.arrow(), metadata.schema());
+                let kind = |schema: &arrow::datatypes::Schema, name: &str| {
+                    schema.column_with_name(name).map(|(_, field)| field.data_type().clone())
+                };
+                columns.lacking(None, |name| kind(&now, name) == kind(then, name))
+            }
+        };
+        Ok(self.lacking.get_or_init(|| lacking))
     }
 
     /// Opened at first use, then kept: it is memory-mapped.
@@ -76,54 +129,132 @@ impl Segment {
         if let Some(index) = self.index.get() {
             return Ok(index);
         }
-        let opened = IndexReader::open(&self.dir)?;
+        let opened = IndexReader::open(&self.dir).map_err(|error| match error {
+            StoreError::Index(error) => self.damaged(format!("its index: {error}")),
+            other => other,
+        })?;
         Ok(self.index.get_or_init(|| opened))
     }
 
     /// The fingerprints of the row hashes, sorted.
     pub fn fingerprints(&self) -> Result<Vec<u64>, StoreError> {
         let path = self.dir.join(DEDUP);
-        let bytes = fs::read(&path).map_err(StoreError::io("read", &path))?;
+        let mut bytes = vec![0; self.rows() * 8];
+        let read = File::open(&path).and_then(|file| file.read_exact_at(&mut bytes, 0));
+        read.map_err(StoreError::io("read", &path))?;
         Ok(bytes.as_chunks::<8>().0.iter().map(|chunk| u64::from_le_bytes(*chunk)).collect())
     }
 
-    pub fn data(&self) -> Result<Data, StoreError> {
+    /// The rows at these places among the sorted fingerprints; all rows if the segment is too old to know.
+    pub fn rows_of_fingerprints(&self, places: &[usize]) -> Result<Vec<usize>, StoreError> {
+        let prints_bytes = self.meta.rows * 8;
+        if self.file_bytes(DEDUP) < prints_bytes + self.meta.rows * 4 {
+            return Ok((0..self.rows()).collect());
+        }
+        let path = self.dir.join(DEDUP);
+        let file = File::open(&path).map_err(StoreError::io("open", &path))?;
+        let mut rows = Vec::with_capacity(places.len());
+        for place in places {
+            let mut row = [0; 4];
+            file.read_exact_at(&mut row, prints_bytes + *place as u64 * 4).map_err(StoreError::io("read", &path))?;
+            rows.push(u32::from_le_bytes(row) as usize);
+        }
+        rows.sort_unstable();
+        rows.dedup();
+        if rows.last().is_some_and(|last| *last >= self.rows()) {
+            return Err(self.damaged(format!("{DEDUP} names rows that it does not have")));
+        }
+        Ok(rows)
+    }
+
+    /// Row hashes of the given rows (ascending), in order.
+    pub fn row_hashes(self: &Arc<Self>, rows: impl Iterator<Item = usize>) -> Result<Vec<RowHash>, StoreError> {
+        let mut all = Vec::new();
+        for batch in self.data()?.read(&[column::ROW_HASH], rows)? {
+            all.extend(hashes(&batch?));
+        }
+        Ok(all)
+    }
+
+    pub fn data(self: &Arc<Self>) -> Result<Data, StoreError> {
+        let (file, metadata) = self.parquet()?;
+        Ok(Data { metadata, file, segment: self.clone() })
+    }
+
+    fn parquet(&self) -> Result<(File, ArrowReaderMetadata), StoreError> {
         let path = self.data_path();
         let file = File::open(&path).map_err(StoreError::io("open", &path))?;
         let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
-        Ok(Data { metadata: ArrowReaderMetadata::load(&file, options)?, file, path })
+        let metadata = ArrowReaderMetadata::load(&file, options);
+        Ok((file, metadata.map_err(|error| self.damaged(format!("{DATA}: {error}")))?))
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Format {
+    format: u32,
+}
+
+/// BLAKE3 of a file, read in pieces.
+pub fn hash_file(path: &Path) -> std::io::Result<blake3::Hash> {
+    let (mut file, mut hasher) = (File::open(path)?, blake3::Hasher::new());
+    let mut piece = vec![0; HASH_BYTES];
+    loop {
+        match std::io::Read::read(&mut file, &mut piece)? {
+            0 => return Ok(hasher.finalize()),
+            read => hasher.update(&piece[..read]),
+        };
     }
 }
 
 /// The Parquet file of a segment, with its metadata read.
 pub struct Data {
     file: File,
-    path: PathBuf,
+    segment: Arc<Segment>,
     metadata: ArrowReaderMetadata,
 }
 
 impl Data {
-    pub fn has(&self, column: &str) -> bool {
-        self.metadata.schema().column_with_name(column).is_some()
+    /// Rows that the file itself counts.
+    pub fn file_rows(&self) -> u64 {
+        self.metadata.metadata().file_metadata().num_rows() as u64
     }
 
-    /// The given rows (ascending) of those of `columns` that the file has, in the file's column order.
-    pub fn read(
-        &self,
-        columns: &[&str],
-        rows: impl Iterator<Item = usize>,
-    ) -> Result<ParquetRecordBatchReader, StoreError> {
-        let file = self.file.try_clone().map_err(StoreError::io("open", &self.path))?;
-        let schema = self.metadata.schema();
-        let roots = columns.iter().filter_map(|name| schema.column_with_name(name)).map(|(root, _)| root);
-        let mask = ProjectionMask::roots(self.metadata.parquet_schema(), roots);
-        let total = self.metadata.metadata().file_metadata().num_rows() as usize;
-        let selection = RowSelection::from_consecutive_ranges(runs(rows).into_iter(), total);
-        Ok(ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
+    pub fn metadata(&self) -> Arc<ParquetMetaData> {
+        self.metadata.metadata().clone()
+    }
+
+    /// The given rows (ascending) of those of `columns` that the table has, in the order named. What the file lacks is
+    /// computed from `raw`.
+    pub fn read(&self, columns: &[&str], rows: impl Iterator<Item = usize>) -> Result<Reading, StoreError> {
+        let segment = &self.segment;
+        let file_schema = self.metadata.schema();
+        let (schema, computed) = match &segment.columns {
+            None => (asked(file_schema, columns), Vec::new()),
+            Some(today) => {
+                let schema = asked(&today.table.arrow(), columns);
+                let lacking = segment.lacking()?.iter().filter(|name| schema.column_with_name(name).is_some());
+                let computed: Vec<String> = lacking.cloned().collect();
+                if !computed.is_empty() && today.recompute.is_none() {
+                    return Err(StoreError::Older { segment: segment.name(), columns: computed });
+                }
+                (schema, computed)
+            }
+        };
+        let stored = schema.fields().iter().map(|field| field.name().as_str()).filter(|n| !computed.iter().any(|c| c == n));
+        let along = (!computed.is_empty()).then_some(column::RAW);
+        let roots = stored.chain(along).filter_map(|name| file_schema.column_with_name(name)).map(|(root, _)| root);
+        let mask = ProjectionMask::roots(self.metadata.parquet_schema(), roots.collect::<Vec<_>>());
+        let selection = RowSelection::from_consecutive_ranges(runs(rows).into_iter(), self.file_rows() as usize);
+        let path = segment.data_path();
+        let file = self.file.try_clone().map_err(StoreError::io("open", &path))?;
+        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
             .with_projection(mask)
             .with_row_selection(selection)
             .with_batch_size(READ_ROWS)
-            .build()?)
+            .build()
+            .map_err(|error| segment.damaged(format!("{DATA}: {error}")))?;
+        Ok(Reading { reader, schema, computed, columns: segment.columns.clone(), segment: segment.name() })
     }
 }
 

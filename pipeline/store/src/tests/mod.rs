@@ -1,9 +1,13 @@
 //! Tests through the public door: tables and rows to put into a store, and what comes out of it.
 
 mod crash;
+mod flaky;
 mod language;
 mod measure;
+mod outside;
+mod schema;
 mod store;
+mod upkeep;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -173,7 +173,7 @@ fn results_have_the_common_columns_of_all_tables_and_obey_range_limit_and_tables
     assert!(matches!(error.err(), Some(StoreError::UnknownTable(_))));
 }
 
-fn sql(store: &Store, query: &str) -> i64 {
+pub fn sql(store: &Store, query: &str) -> i64 {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
         let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(2));
@@ -217,21 +217,4 @@ fn sql_sees_each_row_once() {
     drop(store);
     let reader = Store::open_read_only(dir.path(), tables()).unwrap();
     assert_eq!(sql(&reader, "SELECT count(*) FROM kubernetes"), 200);
-}
-
-#[test]
-fn a_column_added_later_is_null_in_old_segments() {
-    let dir = tempfile::tempdir().unwrap();
-    let old = table("kubernetes", &[("verb", ColumnType::String)]);
-    let store = Store::open(dir.path(), vec![old.clone()], StoreOptions::default()).unwrap();
-    store.append(&unit(&old, &[row(1, 0, r#"{"verb":"get","code":7}"#)])).unwrap();
-    store.seal().unwrap();
-    drop(store);
-    let store = open(dir.path());
-    store.append(&unit(&tables()[0], &[row(2, 1, r#"{"verb":"get","code":7}"#)])).unwrap();
-    store.seal().unwrap();
-    assert_eq!(sql(&store, "SELECT count(*) FROM kubernetes WHERE verb = 'get'"), 2);
-    assert_eq!(sql(&store, "SELECT count(code) FROM kubernetes"), 1);
-    assert_eq!(found(&store, "code:7"), ["1"]);
-    assert_eq!(found(&store, "verb:get"), ["1", "0"]);
 }

@@ -1,0 +1,79 @@
+//! The keeper: merges small segments, removes expired ones and sweeps up, one thing at a time, beside everything else.
+//! What it does can always be done later, so it never fails the process: it says what went wrong and tries again.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use store::{Store, StoreError};
+
+use crate::config::Upkeep;
+use crate::rooms::wall_clock;
+use crate::shutdown::Shutdown;
+
+const ROUND_EVERY: Duration = Duration::from_secs(30);
+
+/// Rounds until the switch is pulled; a merge that is going on then is dropped.
+pub fn keep(store: &Store, upkeep: &Upkeep, stopping: &Shutdown) -> Result<()> {
+    let mut told: Option<String> = None;
+    loop {
+        let result = round(store, upkeep, &|| stopping.pulled());
+        if stopping.wait(Duration::ZERO) {
+            return Ok(());
+        }
+        match result {
+            Ok(()) => told = None,
+            Err(error) => {
+                metrics::counter!("stakeout_keeper_errors_total").increment(1);
+                let text = error.to_string();
+                if told.as_ref() != Some(&text) {
+                    tracing::error!("upkeep of the store: {text}");
+                    told = Some(text);
+                }
+            }
+        }
+        metrics::gauge!("stakeout_keeper_last_run_seconds").set(wall_clock() as f64 / 1e6);
+        if stopping.wait(ROUND_EVERY) {
+            return Ok(());
+        }
+    }
+}
+
+/// Everything that is due now.
+fn round(store: &Store, upkeep: &Upkeep, stop: &dyn Fn() -> bool) -> Result<(), StoreError> {
+    let expired = store.expire(&upkeep.retention, wall_clock())?;
+    if expired.segments > 0 {
+        metrics::counter!("stakeout_expired_segments_total").increment(expired.segments);
+        metrics::counter!("stakeout_expired_rows_total").increment(expired.rows);
+        metrics::counter!("stakeout_expired_bytes_total").increment(expired.bytes);
+        tracing::info!(segments = expired.segments, rows = expired.rows, bytes = expired.bytes, "removed expired events");
+    }
+    metrics::gauge!("stakeout_held_segments").set(expired.held as f64);
+    let merged = merge_all(store, upkeep, stop);
+    // What was merged before an error is swept all the same.
+    let waiting = store.sweep()?;
+    metrics::gauge!("stakeout_folders_waiting_for_readers").set(waiting as f64);
+    let stats = store.stats()?;
+    metrics::gauge!("stakeout_store_segments").set(stats.segments as f64);
+    metrics::gauge!("stakeout_store_rows").set(stats.rows as f64);
+    metrics::gauge!("stakeout_store_disk_bytes").set(stats.disk_bytes as f64);
+    merged
+}
+
+fn merge_all(store: &Store, upkeep: &Upkeep, stop: &dyn Fn() -> bool) -> Result<(), StoreError> {
+    while !stop() {
+        let started = Instant::now();
+        let Some(done) = store.compact(&upkeep.compaction, wall_clock(), stop)? else { return Ok(()) };
+        metrics::counter!("stakeout_compactions_total").increment(1);
+        metrics::counter!("stakeout_compacted_segments_total").increment(done.inputs as u64);
+        metrics::counter!("stakeout_compacted_bytes_total").increment(done.bytes_before);
+        metrics::histogram!("stakeout_compaction_seconds").record(started.elapsed().as_secs_f64());
+        tracing::debug!(table = done.table, inputs = done.inputs, rows = done.rows, took = ?done.took, "merged segments");
+    }
+    Ok(())
+}
+
+/// After an import: what piled up is merged before the next command meets it.
+pub fn tidy(store: &Store, upkeep: &Upkeep) -> Result<()> {
+    let quiet = Upkeep { retention: Default::default(), ..upkeep.clone() };
+    Ok(round(store, &quiet, &|| false)?)
+}
