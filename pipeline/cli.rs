@@ -35,7 +35,7 @@ pub enum Command {
     Demo(Demo),
     /// Process events from Kafka (or the embedded log) until stopped
     Run,
-    /// Read files or folders of NDJSON, plain or gzip, as a bounded stream
+    /// Read files or folders of logs, plain or gzip, as a bounded stream; goes on where it was interrupted
     Import(Import),
     /// Find events: field:value, words, "phrases", AND OR NOT, wildcards, ranges
     Search(Search),
@@ -135,6 +135,15 @@ pub struct Import {
     /// Also page for what is found
     #[arg(long)]
     pub page: bool,
+    /// Threads that read and as many that parse; default: the number of cores
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub jobs: Option<u16>,
+    /// Also read files that were imported before and have not changed
+    #[arg(long)]
+    pub again: bool,
+    /// List the files that would be read, and read none
+    #[arg(long)]
+    pub dry_run: bool,
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
 }

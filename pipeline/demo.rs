@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use event::{Micros, Source, format_micros};
 use source::LogFeed;
 
-use crate::api::Server;
+use crate::api;
 use crate::cli;
 use crate::config::Config;
 use crate::generate::command::{Sink, topics, write_truth};
@@ -279,7 +279,7 @@ fn conclude(config: &Config, stats: &Stats, planted: &[Planted], pager: &Pager) 
 
 /// A pager that says yes. It counts distinct `webhook-id`s: what was acknowledged once counts once.
 struct Pager {
-    server: Server,
+    server: source::http::Server,
     pages: Arc<Mutex<BTreeSet<String>>>,
 }
 
@@ -293,7 +293,7 @@ impl Pager {
             std::future::ready("ok")
         };
         let router = axum::Router::new().route("/page", axum::routing::post(take));
-        Ok(Pager { server: Server::start(([127, 0, 0, 1], 0).into(), router)?, pages })
+        Ok(Pager { server: api::serve(([127, 0, 0, 1], 0).into(), router)?, pages })
     }
 
     fn url(&self) -> String {

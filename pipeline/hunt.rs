@@ -12,7 +12,7 @@ use store::search::{Query, SearchOptions};
 use crate::cli::{self, Format};
 use crate::config::Config;
 use crate::output::Output;
-use crate::rooms::{load_schemas, stored, wall_clock};
+use crate::rooms::{load_schemas, read_store, wall_clock};
 
 /// What a person sees of an event at first: when, where, who, what, with what outcome. `--format ndjson` has it all.
 const TABLE_COLUMNS: [&str; 9] = [
@@ -96,7 +96,7 @@ fn open(config: &Config) -> Result<Store> {
     if !dir.join("manifest.db").exists() {
         bail!("{} is no data directory of stakeout\nhint: name one with --data-dir", dir.display());
     }
-    Ok(Store::open_read_only(dir, stored(&load_schemas(config)?))?)
+    Ok(read_store(dir, &load_schemas(config)?)?)
 }
 
 /// Every stored table, with the rows that are not sealed yet.

@@ -46,7 +46,11 @@ fn call(cli: &Cli) -> Result<bool> {
             Ok(outcome.found == outcome.planted && outcome.twins_found == 0)
         }
         Command::Run => run(&config).map(|()| true),
-        Command::Import(args) => import::run(args, config).map(|()| true),
+        Command::Import(args) => {
+            let shutdown = Shutdown::new();
+            shutdown.on_signals()?;
+            import::run(args, config, &shutdown)
+        }
         Command::Search(args) => hunt::search(args, &config),
         Command::Sql(args) => hunt::sql(args, &config),
         Command::Alerts(args) => alerts::run(args, &config),

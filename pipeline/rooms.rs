@@ -11,7 +11,7 @@ use alert::Alerts;
 use anyhow::{Context, Result};
 use detect::{Engine, History, Output, RuleSet};
 use event::{Admitted, Commit, Micros, Origin, Polled, Seen, Source, TableSchema, Watermarks};
-use normalize::{Admit, AdmitConfig, Normalizer, Schemas};
+use normalize::{Admit, AdmitConfig, Normalized, Normalizer, Schemas};
 use query::TableProvider;
 use store::{Store, StoreError, StoreOptions};
 
@@ -89,14 +89,23 @@ impl Door {
         let rows = self.normalizer.finish();
         Ok(self.admit.admit(&polled, rows, now, held)?)
     }
+
+    /// Admits what was normalized elsewhere from the messages of `polled`.
+    pub fn admit_rows(&mut self, polled: &Polled, rows: Normalized, held: &dyn Seen) -> Result<Admitted> {
+        Ok(self.admit.admit(polled, rows, wall_clock(), held)?)
+    }
 }
 
 /// Opens the store, waiting while another process holds the directory.
 pub fn open_store(config: &Config, schemas: &Schemas, wait: bool) -> Result<Arc<Store>> {
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("cannot create the data directory {}", config.data_dir.display()))?;
-    let options =
-        StoreOptions { seal_bytes: config.seal_bytes, seal_after: config.seal_age, ..StoreOptions::default() };
+    let options = StoreOptions {
+        seal_bytes: config.seal_bytes,
+        seal_after: config.seal_age,
+        recompute: Some(backfill(schemas)),
+        ..StoreOptions::default()
+    };
     let mut told = false;
     loop {
         match Store::open(&config.data_dir, stored(schemas), options.clone()) {
@@ -109,6 +118,16 @@ pub fn open_store(config: &Config, schemas: &Schemas, wait: bool) -> Result<Arc<
             other => return Ok(Arc::new(other?)),
         }
     }
+}
+
+/// Opens the store beside its owner, or without one: what is committed.
+pub fn read_store(dir: &Path, schemas: &Schemas) -> Result<Store, StoreError> {
+    Store::open_beside(dir, stored(schemas), Some(backfill(schemas)))
+}
+
+/// Fills columns that older segments lack.
+fn backfill(schemas: &Schemas) -> Arc<dyn event::Recompute> {
+    Arc::new(normalize::Backfill::new(schemas))
 }
 
 pub fn alerts_db(config: &Config) -> PathBuf {

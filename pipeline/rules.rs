@@ -140,6 +140,7 @@ pub fn check(common: &Common) -> Result<bool> {
         config.detections = Some(dir.clone());
     }
     mistakes.extend(config.alerts.check_secrets());
+    mistakes.extend(config.receivers.iter().flat_map(|receivers| receivers.check()));
     let mut counted = (0, 0);
     match load_schemas(&config) {
         Ok(schemas) => {

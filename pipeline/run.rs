@@ -4,18 +4,20 @@
 //! an `Admitted` goes to detect before it enters the tail, so every `Commit` follows the rows it contains; upstream
 //! hears of a commit after the manifest has it. A room that fails pulls the switch and names the reason.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use event::{Admitted, Commit, Counts, Offsets, Origin, Polled};
+use event::{Admitted, Commit, Counts, Offsets, Origin, Partition, PartitionState, Polled};
+use source::http::{Backlog, Server};
 use source::{Feed, KafkaConfig, KafkaFeed, LogFeed};
 use store::{Store, StoreError};
 
-use crate::api::{self, Health, Server};
+use crate::api::{self, Health, receivers};
 use crate::config::{Config, Upkeep};
 use crate::generate::command::mapping;
 use crate::keeper::keep;
@@ -29,6 +31,10 @@ const WORK_WAITING_MAX: usize = 16;
 /// What may be admitted and not yet sealed, in seals: one being written, one filling, and slack for a slow disk.
 const TAIL_SEALS_MAX: u64 = 4;
 const POLL_WAIT: Duration = Duration::from_millis(100);
+/// How long the source waits between looks whether the line has room again: short at first, and never so long that
+/// the polls waiting could run out.
+const HOLD_MIN: Duration = Duration::from_millis(1);
+const HOLD_MAX: Duration = Duration::from_millis(20);
 /// A topic of the embedded log that has been silent this long does not hold its source's watermark back.
 const EMBEDDED_IDLE_AFTER: Duration = Duration::from_secs(5);
 const SEAL_CHECK: Duration = Duration::from_millis(50);
@@ -104,6 +110,9 @@ pub struct Running {
     failure: Failure,
     rooms: Vec<JoinHandle<()>>,
     delivery: alert::Delivery,
+    receiving: Option<Server>,
+    /// What was received and is not committed.
+    backlog: Arc<Backlog>,
     _server: Option<Server>,
     health: Health,
 }
@@ -120,7 +129,7 @@ impl Running {
         options: Options,
     ) -> Result<Running> {
         let health = Health::new(crate::telemetry::metrics());
-        let server = config.listen.map(|listen| Server::start(listen, api::router(health.clone()))).transpose()?;
+        let server = config.listen.map(|listen| api::serve(listen, api::router(health.clone()))).transpose()?;
         let knowledge = Knowledge::load(config)?;
         let store = open_store(config, &knowledge.schemas, true)?;
         let door = Door::new(config, &knowledge.schemas, store.watermarks()?);
@@ -132,7 +141,10 @@ impl Running {
             Arc::new(alert::UreqHttp::new()),
             Arc::new(alert::SystemClock),
         )?;
-        let feed = feed(&store.offsets()?)?;
+        let committed = store.offsets()?;
+        let feed = feed(&committed)?;
+        let backlog = Arc::new(Backlog::new(config.receivers.as_ref().map_or(u64::MAX, |r| r.backlog_bytes_max)));
+        let receiving = receivers::start(config, &committed, backlog.clone())?;
 
         let running = Running {
             stats: Arc::default(),
@@ -142,6 +154,8 @@ impl Running {
             failure: Failure::default(),
             rooms: Vec::new(),
             delivery,
+            receiving,
+            backlog,
             _server: server,
             health,
         };
@@ -174,10 +188,14 @@ impl Running {
             process(door, &polled, &work, &store, &stats, tail_bytes_max, failed)
         })?;
 
-        let (stats, store) = (self.stats.clone(), self.store.clone());
+        let (stats, store, backlog) = (self.stats.clone(), self.store.clone(), self.backlog.clone());
         self.spawn("sealer", move |failed| {
             let _sealed = sealed.pull_on_drop();
-            seal(&store, &commits, &committed, &stats, &drained, failed)
+            let tell = |offsets: &Offsets| {
+                backlog.committed(offsets);
+                *committed.lock().unwrap_or_else(PoisonError::into_inner) = Some(offsets.clone());
+            };
+            seal(&store, &commits, &tell, &stats, &drained, failed)
         })?;
 
         self.spawn("detect", move |_| detect(detection, &works, &options))?;
@@ -201,9 +219,11 @@ impl Running {
         Ok(())
     }
 
-    /// Closes the source, lets the rooms drain, seals what is left and waits for all of it.
+    /// Ends receiving, closes the source, lets the rooms drain, seals what is left and waits for all of it.
     pub fn stop(self) -> Result<()> {
         self.health.ready.store(false, Ordering::Relaxed);
+        // What is acknowledged while this waits is still read, or is there for the next start.
+        drop(self.receiving);
         self.stopping.pull();
         for room in self.rooms {
             let _ = room.join();
@@ -227,6 +247,7 @@ pub fn feed(config: &Config, offsets: &Offsets) -> Result<Box<dyn Feed>> {
                 topics: kafka.topics.iter().map(mapping).collect(),
                 properties: kafka.properties.clone(),
                 idle_after: kafka.idle_after,
+                stall_after: KafkaConfig::STALL_AFTER,
             };
             Ok(Box::new(KafkaFeed::open(&settings, offsets.0.clone())?))
         }
@@ -237,7 +258,8 @@ pub fn feed(config: &Config, offsets: &Offsets) -> Result<Box<dyn Feed>> {
     }
 }
 
-/// Polls until stopped, then stays for the last commit. The feed hears of commits on this thread, which owns it.
+/// Polls until stopped, then stays for the last commit. The feed hears of commits on this thread, which owns it. While
+/// the line has no room, one poll waits here and the feed is held: it takes nothing more and loses nothing upstream.
 fn read(
     mut feed: Box<dyn Feed>,
     polls: SyncSender<Polled>,
@@ -249,24 +271,53 @@ fn read(
         Some(offsets) => feed.committed(&offsets),
         None => Ok(()),
     };
-    while !stopping.pulled() && !feed.finished() {
+    let mut lags = Lags::default();
+    'polling: while !stopping.pulled() && !feed.finished() {
         tell(&mut feed)?;
-        let polled = feed.poll(POLL_WAIT)?;
-        for partition in &polled.partitions {
-            if let Some(lag) = partition.lag {
-                let labels = [("topic", partition.topic.to_string()), ("partition", partition.partition.to_string())];
-                metrics::gauge!("stakeout_source_lag_records", &labels).set(lag as f64);
-            }
-        }
-        if polls.send(polled).is_err() {
-            break;
+        let mut polled = feed.poll(POLL_WAIT)?;
+        lags.show(&polled.partitions);
+        let mut wait = HOLD_MIN;
+        loop {
+            polled = match polls.try_send(polled) {
+                Ok(()) => break,
+                Err(TrySendError::Full(back)) => back,
+                Err(TrySendError::Disconnected(_)) => break 'polling,
+            };
+            tell(&mut feed)?;
+            feed.hold(wait)?;
+            wait = (2 * wait).min(HOLD_MAX);
         }
     }
     drop(polls);
-    while !sealed.wait(SEAL_CHECK) {}
+    while !sealed.wait(SEAL_CHECK) {
+        tell(&mut feed)?;
+        feed.hold(Duration::ZERO)?;
+    }
     tell(&mut feed)?;
     feed.close()?;
     Ok(())
+}
+
+/// The lag gauges. A partition that is gone or whose lag is not known shows none: NaN, which `/metrics` leaves out.
+#[derive(Default)]
+struct Lags(BTreeSet<Partition>);
+
+impl Lags {
+    fn show(&mut self, partitions: &[PartitionState]) {
+        let mut gone = std::mem::take(&mut self.0);
+        for state in partitions {
+            let partition = (state.topic.clone(), state.partition);
+            Lags::set(&partition, state.lag);
+            gone.remove(&partition);
+            self.0.insert(partition);
+        }
+        gone.iter().for_each(|partition| Lags::set(partition, None));
+    }
+
+    fn set((topic, partition): &Partition, lag: Option<i64>) {
+        let labels = [("topic", topic.to_string()), ("partition", partition.to_string())];
+        metrics::gauge!("stakeout_source_lag_records", &labels).set(lag.map_or(f64::NAN, |lag| lag as f64));
+    }
 }
 
 /// Normalizes, admits, tells detect, appends. In this order.
@@ -308,7 +359,7 @@ fn wait_for_the_sealer(store: &Store, bytes_max: u64, failed: &Failure) -> Resul
 fn seal(
     store: &Store,
     commits: &SyncSender<Work>,
-    committed: &Mutex<Option<Offsets>>,
+    tell: &dyn Fn(&Offsets),
     stats: &Stats,
     drained: &Shutdown,
     failed: &Failure,
@@ -335,7 +386,7 @@ fn seal(
             stats.commits.fetch_add(1, Ordering::Relaxed);
             stats.committed_rows.fetch_add(commit.rows, Ordering::Relaxed);
             metrics::counter!("stakeout_commits_total").increment(1);
-            *committed.lock().unwrap_or_else(PoisonError::into_inner) = Some(commit.offsets.clone());
+            tell(&commit.offsets);
             if commits.send(Work::Commit(commit)).is_err() {
                 return Ok(());
             }
@@ -406,12 +457,88 @@ fn detect(mut detection: Detection, works: &Receiver<Work>, options: &Options) -
 mod tests {
     use std::io;
     use std::path::{Path, PathBuf};
-    use std::sync::atomic::AtomicU32;
+    use std::sync::atomic::{AtomicU32, AtomicUsize};
 
     use event::{OffsetRange, Ranges};
+    use source::SourceError;
     use store::{Disk, OsDisk, StoreOptions};
 
     use super::*;
+
+    /// Always has something; counts what is asked of it.
+    #[derive(Clone, Default)]
+    struct Endless(Arc<Asked>);
+
+    #[derive(Default)]
+    struct Asked {
+        polls: AtomicUsize,
+        holds: AtomicUsize,
+        committed: AtomicUsize,
+        closed: AtomicUsize,
+    }
+
+    impl Feed for Endless {
+        fn poll(&mut self, _: Duration) -> Result<Polled, SourceError> {
+            self.0.polls.fetch_add(1, Ordering::SeqCst);
+            Ok(Polled::default())
+        }
+
+        fn hold(&mut self, wait: Duration) -> Result<(), SourceError> {
+            self.0.holds.fetch_add(1, Ordering::SeqCst);
+            std::thread::sleep(wait);
+            Ok(())
+        }
+
+        fn committed(&mut self, _: &Offsets) -> Result<(), SourceError> {
+            self.0.committed.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        }
+
+        fn close(self: Box<Self>) -> Result<(), SourceError> {
+            self.0.closed.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        }
+    }
+
+    fn until(what: &str, mut holds: impl FnMut() -> bool) {
+        let started = Instant::now();
+        while !holds() {
+            assert!(started.elapsed() < Duration::from_secs(10), "waited in vain until {what}");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_source_whose_line_has_no_room_is_held_and_still_hears_of_commits() {
+        let feed = Endless::default();
+        let (asked, stopping, sealed) = (feed.0.clone(), Shutdown::new(), Shutdown::new());
+        let (polls, polled) = sync_channel(2);
+        let committed: Arc<Mutex<Option<Offsets>>> = Arc::default();
+        let thread = {
+            let (committed, stopping, sealed) = (committed.clone(), stopping.clone(), sealed.clone());
+            std::thread::spawn(move || read(Box::new(feed), polls, &committed, &stopping, &sealed))
+        };
+        let held = |least: usize| asked.holds.load(Ordering::SeqCst) >= least;
+        until("it is held", || held(3));
+        assert_eq!(asked.polls.load(Ordering::SeqCst), 3, "two wait in the channel and one with the source");
+        *committed.lock().unwrap() = Some(Offsets::default());
+        until("it hears of the commit", || asked.committed.load(Ordering::SeqCst) == 1);
+        assert_eq!(asked.polls.load(Ordering::SeqCst), 3);
+        polled.recv().unwrap();
+        until("it polls again", || asked.polls.load(Ordering::SeqCst) == 4);
+
+        // Stopping: what was polled is handed over, then the feed is held until the last seal.
+        stopping.pull();
+        let handed_over = std::iter::from_fn(|| polled.recv().ok()).count();
+        assert_eq!(handed_over + 1, asked.polls.load(Ordering::SeqCst));
+        let before = asked.holds.load(Ordering::SeqCst);
+        until("it is held while the line drains", || held(before + 2));
+        *committed.lock().unwrap() = Some(Offsets::default());
+        sealed.pull();
+        thread.join().unwrap().unwrap();
+        assert_eq!(asked.committed.load(Ordering::SeqCst), 2);
+        assert_eq!(asked.closed.load(Ordering::SeqCst), 1);
+    }
 
     /// A disk that is full for the first so many writes.
     struct FullDisk(AtomicU32);

@@ -12,6 +12,19 @@ pub fn logs(default: &str) {
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
 }
 
+/// The page of metrics. A gauge of something that is gone is NaN (the recorder forgets nothing), and is left out.
+pub fn render(metrics: &PrometheusHandle) -> String {
+    without_nan(&metrics.render())
+}
+
+fn without_nan(page: &str) -> String {
+    let mut kept = String::with_capacity(page.len());
+    for line in page.split_inclusive('\n').filter(|line| !line.trim_end().ends_with(" NaN")) {
+        kept.push_str(line);
+    }
+    kept
+}
+
 /// The process has one recorder; a second line in it (tests) shares it.
 pub fn metrics() -> PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
@@ -24,4 +37,15 @@ pub fn metrics() -> PrometheusHandle {
             handle
         })
         .clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gauges_of_what_is_gone_are_left_out() {
+        let page = "# TYPE lag gauge\nlag{partition=\"0\"} NaN\nlag{partition=\"1\"} 7\nlag{topic=\"a NaN\"} 1\n";
+        assert_eq!(without_nan(page), "# TYPE lag gauge\nlag{partition=\"1\"} 7\nlag{topic=\"a NaN\"} 1\n");
+    }
 }

@@ -1,5 +1,7 @@
-//! The HTTP face: liveness, readiness and Prometheus metrics, on loopback. Runs on a tokio runtime of its own, away
-//! from the threads that compute.
+//! The HTTP face: liveness, readiness and Prometheus metrics, on loopback, and the receivers. Servers run on tokio
+//! runtimes of their own, away from the threads that compute.
+
+pub mod receivers;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,6 +13,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
+use source::http::{Listen, Server};
 
 /// What the probes look at. `ready` turns true when the state is rebuilt and polling has begun, false at shutdown.
 #[derive(Clone)]
@@ -25,49 +28,17 @@ impl Health {
     }
 }
 
-/// Answers until dropped.
-pub struct Server {
-    pub address: SocketAddr,
-    stop: Option<tokio::sync::oneshot::Sender<()>>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Server {
-    /// Binds before it returns, so that a taken port is an error of the caller.
-    pub fn start(listen: SocketAddr, router: Router) -> anyhow::Result<Server> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let listener = runtime
-            .block_on(tokio::net::TcpListener::bind(listen))
-            .with_context(|| format!("cannot listen on {listen}\nhint: set another `listen` address, or `off`"))?;
-        let address = listener.local_addr()?;
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let thread = std::thread::Builder::new().name("api".into()).spawn(move || {
-            runtime.block_on(async move {
-                let server = axum::serve(listener, router);
-                tokio::select! {
-                    result = async { server.await } => if let Err(error) = result { tracing::error!(%error, "the API stopped") },
-                    _ = stopped => {}
-                }
-            });
-        })?;
-        Ok(Server { address, stop: Some(stop), thread: Some(thread) })
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
+/// Serves `router` on loopback until dropped.
+pub fn serve(listen: SocketAddr, router: Router) -> anyhow::Result<Server> {
+    Server::start(&Listen::plain("api", listen), router)
+        .with_context(|| format!("cannot listen on {listen}\nhint: set another `listen` address, or `off`"))
 }
 
 pub fn router(health: Health) -> Router {
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
-        .route("/metrics", get(|State(health): State<Health>| async move { health.metrics.render() }))
+        .route("/metrics", get(|State(health): State<Health>| async move { crate::telemetry::render(&health.metrics) }))
         .with_state(health)
 }
 

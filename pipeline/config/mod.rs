@@ -1,6 +1,7 @@
 //! `stakeout.yaml`: what was typed -> what it means. Every default is here, once; unknown keys are refused and all
 //! mistakes of the file are reported together.
 
+mod receivers;
 mod tree;
 mod upkeep;
 
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use event::Source;
 
+pub use receivers::{Receivers, TokenConfig};
 use tree::{Map, Node, Reader};
 pub use tree::{Mistake, parse_bytes, parse_duration};
 pub use upkeep::Upkeep;
@@ -29,6 +31,8 @@ pub struct Config {
     pub kafka: Option<Kafka>,
     /// Topics of the embedded log.
     pub embedded: Vec<Topic>,
+    /// Absent: nothing is received over HTTP.
+    pub receivers: Option<Receivers>,
     pub lateness: BTreeMap<Source, Duration>,
     /// Event times further ahead of the wall clock do not move a watermark beyond it.
     pub future_skew: Duration,
@@ -44,6 +48,15 @@ pub struct Topic {
     pub name: String,
     pub source: Source,
     pub cluster: Option<String>,
+    /// Kafka only: the record header that names the cluster; `cluster` is for records without it.
+    pub cluster_header: Option<String>,
+}
+
+impl Topic {
+    /// A topic of one cluster.
+    pub fn new(name: &str, source: Source, cluster: Option<&str>) -> Topic {
+        Topic { name: name.to_owned(), source, cluster: cluster.map(str::to_owned), cluster_header: None }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -61,11 +74,6 @@ pub struct Kafka {
 
 impl Default for Config {
     fn default() -> Self {
-        let topic = |name: &str, source, cluster: Option<&str>| Topic {
-            name: name.to_owned(),
-            source,
-            cluster: cluster.map(str::to_owned),
-        };
         Config {
             data_dir: "data".into(),
             detections: None,
@@ -73,10 +81,11 @@ impl Default for Config {
             listen: Some(SocketAddr::from(([127, 0, 0, 1], 7070))),
             kafka: None,
             embedded: vec![
-                topic("kubernetes", Source::Kubernetes, Some("default")),
-                topic("cloudtrail", Source::CloudTrail, None),
-                topic("falco", Source::Falco, Some("default")),
+                Topic::new("kubernetes", Source::Kubernetes, Some("default")),
+                Topic::new("cloudtrail", Source::CloudTrail, None),
+                Topic::new("falco", Source::Falco, Some("default")),
             ],
+            receivers: None,
             // CloudTrail delivers within about 15 minutes; the others stream.
             lateness: BTreeMap::from([
                 (Source::Kubernetes, Duration::from_secs(30)),
@@ -92,13 +101,14 @@ impl Default for Config {
     }
 }
 
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "data_dir",
     "detections",
     "schemas",
     "listen",
     "kafka",
     "embedded",
+    "receivers",
     "lateness",
     "future_skew",
     "seal",
@@ -142,8 +152,9 @@ fn read(reader: &mut Reader, node: &Node) -> Config {
     }
     config.kafka = root.get("kafka").and_then(|node| read_kafka(reader, node));
     if let Some(node) = root.get("embedded") {
-        config.embedded = read_topics(reader, node, "embedded");
+        config.embedded = read_topics(reader, node, "embedded", &["topic", "source", "cluster"]);
     }
+    config.receivers = root.get("receivers").and_then(|node| receivers::read(reader, node, &config));
     if let Some(node) = root.get("lateness") {
         let map = reader.map(node, "lateness", &Source::ALL.map(Source::name));
         for source in Source::ALL {
@@ -200,7 +211,7 @@ fn read_kafka(reader: &mut Reader, node: &Node) -> Option<Kafka> {
     let map = reader.map(node, "kafka", &["brokers", "group", "instance", "topics", "properties", "idle_after"]);
     let brokers = map.required_text(reader, "brokers");
     let topics = match map.get("topics") {
-        Some(node) => read_topics(reader, node, "kafka.topics"),
+        Some(node) => read_topics(reader, node, "kafka.topics", &["topic", "source", "cluster", "cluster_header"]),
         None => {
             reader.mistake(
                 map.line,
@@ -229,13 +240,13 @@ fn read_kafka(reader: &mut Reader, node: &Node) -> Option<Kafka> {
     })
 }
 
-fn read_topics(reader: &mut Reader, node: &Node, what: &str) -> Vec<Topic> {
+fn read_topics(reader: &mut Reader, node: &Node, what: &str, keys: &[&str]) -> Vec<Topic> {
     let mut topics: Vec<Topic> = Vec::new();
     for entry in reader.list(node, what) {
-        let map = reader.map(entry, what, &["topic", "source", "cluster"]);
+        let map = reader.map(entry, what, keys);
         let name = map.required_text(reader, "topic");
         let source = map.required_text(reader, "source");
-        let cluster = map.text(reader, "cluster");
+        let (cluster, cluster_header) = (map.text(reader, "cluster"), map.text(reader, "cluster_header"));
         let source = match source.map(|s| s.parse::<Source>()) {
             Some(Ok(source)) => source,
             Some(Err(error)) => {
@@ -247,17 +258,18 @@ fn read_topics(reader: &mut Reader, node: &Node, what: &str) -> Vec<Topic> {
             None => continue,
         };
         let Some(name) = name else { continue };
-        if source.needs_cluster() && cluster.is_none() {
+        if source.needs_cluster() && cluster.is_none() && cluster_header.is_none() {
+            let or_header = if keys.contains(&"cluster_header") { " or `cluster_header: HEADER`" } else { "" };
             reader.mistake(
                 entry.line,
                 format!("{what}: topic `{name}` of source {source} has no `cluster`"),
-                "its events do not say which cluster they come from: add `cluster: NAME`",
+                format!("its events do not say which cluster they come from: add `cluster: NAME`{or_header}"),
             );
         }
         if topics.iter().any(|t| t.name == name) {
             reader.mistake(entry.line, format!("{what}: topic `{name}` is mapped twice"), "keep one entry");
         }
-        topics.push(Topic { name, source, cluster });
+        topics.push(Topic { name, source, cluster, cluster_header });
     }
     if topics.is_empty() && reader.mistakes.is_empty() {
         reader.mistake(node.line, format!("{what}: no topic"), "map at least one");
@@ -296,7 +308,7 @@ mod tests {
         let expect = [
             "stakeout.yaml:1: config: unknown key `data_dri`\nhint: did you mean `data_dir`?",
             "stakeout.yaml:5: kafka.topics: unknown source `kubernets`\nhint: one of kubernetes, cloudtrail, falco",
-            "stakeout.yaml:7: kafka.topics: topic `k8s` of source kubernetes has no `cluster`\nhint: its events do not say which cluster they come from: add `cluster: NAME`",
+            "stakeout.yaml:7: kafka.topics: topic `k8s` of source kubernetes has no `cluster`\nhint: its events do not say which cluster they come from: add `cluster: NAME` or `cluster_header: HEADER`",
             "stakeout.yaml:10: seal: `bytes` is not a size: `64 parsecs`\nhint: a number with a unit: 64MiB, 512KiB, 1GiB",
             "stakeout.yaml:11: seal: `age` is not a duration: `soon`\nhint: a number with a unit: 500ms, 30s, 10m, 24h, 7d",
         ];
@@ -313,6 +325,18 @@ mod tests {
         assert_eq!(config.lateness[&Source::CloudTrail], Duration::from_secs(1500));
         assert_eq!(config.lateness[&Source::Falco], Duration::from_secs(15));
         assert_eq!(config.seal_bytes, 32 << 20);
+    }
+
+    #[test]
+    fn a_record_header_may_name_the_cluster() {
+        let text = "kafka:\n  brokers: k:9092\n  topics:\n    - {topic: all, source: falco, cluster_header: stakeout-cluster}\n";
+        let kafka = Config::parse("c.yaml", text).expect("is right").kafka.expect("has kafka");
+        let all = Topic { cluster_header: Some("stakeout-cluster".into()), ..Topic::new("all", Source::Falco, None) };
+        assert_eq!(kafka.topics, [all]);
+        // The embedded log keeps no headers.
+        let text = "embedded:\n  - {topic: all, source: falco, cluster_header: x}\n";
+        let mistakes = Config::parse("c.yaml", text).expect_err("refused");
+        assert!(mistakes.iter().any(|m| m.what.contains("unknown key `cluster_header`")), "{mistakes:?}");
     }
 
     #[test]

@@ -93,16 +93,21 @@ fn pick<'a>(topics: impl Iterator<Item = &'a Topic> + Clone, event: &Event) -> O
 }
 
 pub fn mapping(topic: &Topic) -> TopicMapping {
-    TopicMapping { topic: topic.name.clone(), source: topic.source, cluster: topic.cluster.clone() }
+    TopicMapping {
+        topic: topic.name.clone(),
+        source: topic.source,
+        cluster: topic.cluster.clone(),
+        cluster_header: topic.cluster_header.clone(),
+    }
 }
 
 /// One topic per source and cluster of the generated world.
 pub fn topics() -> Vec<Topic> {
-    let mut topics = vec![Topic { name: "cloudtrail".to_owned(), source: Source::CloudTrail, cluster: None }];
+    let mut topics = vec![Topic::new("cloudtrail", Source::CloudTrail, None)];
     for number in 0..super::world::CLUSTERS {
         let cluster = super::world::cluster(number);
         for source in [Source::Kubernetes, Source::Falco] {
-            topics.push(Topic { name: format!("{source}-{cluster}"), source, cluster: Some(cluster.to_owned()) });
+            topics.push(Topic::new(&format!("{source}-{cluster}"), source, Some(cluster)));
         }
     }
     topics

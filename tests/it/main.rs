@@ -1,13 +1,18 @@
 //! The one integration binary: the real `stakeout` against real events, a real broker and a pager on loopback.
 
+mod anger;
 mod crash;
 mod demo;
 mod import;
+mod kills;
 #[path = "../kafka/mod.rs"]
 mod kafka;
 mod lease;
+mod line;
 mod pager;
 mod process;
+mod receivers;
+mod stored;
 
 use std::path::PathBuf;
 

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 pub fn stakeout() -> Command {
@@ -34,16 +34,26 @@ pub struct Run {
 
 impl Run {
     pub fn start(config: &Path, listen: SocketAddr, log: &Path) -> Run {
+        Run::start_with(config, listen, log, &[])
+    }
+
+    /// With environment variables, such as one that arms a crash point.
+    pub fn start_with(config: &Path, listen: SocketAddr, log: &Path, envs: &[(&str, &str)]) -> Run {
         let file = File::options().create(true).append(true).open(log).unwrap();
         let child = stakeout()
             .arg("run")
             .arg("--config")
             .arg(config)
+            .envs(envs.iter().copied())
             .stdout(Stdio::null())
             .stderr(file)
             .spawn()
             .expect("the binary starts");
         Run { child, listen, log: log.to_owned() }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn kill(mut self) {
@@ -60,6 +70,15 @@ impl Run {
         assert!(status.success(), "{status}: {}", self.said());
     }
 
+    /// `None` while it runs.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    pub fn is_ready(&self) -> bool {
+        get(self.listen, "/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
+    }
+
     pub fn assert_running(&mut self) {
         if let Some(status) = self.child.try_wait().unwrap() {
             panic!("stakeout ended by itself with {status}:\n{}", self.said());
@@ -69,7 +88,7 @@ impl Run {
     /// Until then a signal may come before there is someone to heed it.
     pub fn wait_until_ready(&mut self) {
         let started = Instant::now();
-        while !get(self.listen, "/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200")) {
+        while !self.is_ready() {
             self.assert_running();
             assert!(started.elapsed() < Duration::from_secs(60), "never ready\n{}", self.said());
             std::thread::sleep(Duration::from_millis(20));
@@ -90,7 +109,7 @@ impl Run {
         }
     }
 
-    fn said(&self) -> String {
+    pub fn said(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 }

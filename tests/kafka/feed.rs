@@ -10,22 +10,28 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use source::{Feed, KafkaConfig, KafkaFeed, Producer, SourceError, TopicMapping};
 
-use super::{Broker, block_on, wait_until};
+use super::{Broker, block_on, group, odd, producer, wait_until};
 
-fn config(broker: &Broker, topic: &str, group: &str) -> KafkaConfig {
+pub fn config(broker: &Broker, topic: &str, group: &str) -> KafkaConfig {
     KafkaConfig {
         brokers: broker.bootstrap(),
         group_id: group.into(),
         group_instance_id: None,
-        topics: vec![TopicMapping { topic: topic.into(), source: Source::Kubernetes, cluster: Some("prod".into()) }],
+        topics: vec![TopicMapping {
+            topic: topic.into(),
+            source: Source::Kubernetes,
+            cluster: Some("prod".into()),
+            cluster_header: None,
+        }],
         properties: [("session.timeout.ms", "6000"), ("heartbeat.interval.ms", "500")]
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .into(),
         idle_after: Duration::from_secs(1),
+        stall_after: KafkaConfig::STALL_AFTER,
     }
 }
 
-fn produce(broker: &Broker, topic: &str, partitions: i32, numbers: std::ops::Range<usize>) {
+pub fn produce(broker: &Broker, topic: &str, partitions: i32, numbers: std::ops::Range<usize>) {
     let producer = Producer::new(&broker.bootstrap(), &BTreeMap::new()).unwrap();
     for number in numbers {
         producer.send(topic, Some(number as i32 % partitions), number.to_string().as_bytes()).unwrap();
@@ -33,15 +39,21 @@ fn produce(broker: &Broker, topic: &str, partitions: i32, numbers: std::ops::Ran
     producer.flush().unwrap();
 }
 
+/// What `/metrics` would show.
+pub fn shown() -> String {
+    let metrics = stakeout::telemetry::metrics();
+    stakeout::telemetry::render(&metrics)
+}
+
 /// What a pipeline keeps of a feed, with its checks: every number once, ranges that continue.
 #[derive(Default)]
-struct Kept {
-    numbers: BTreeSet<usize>,
-    offsets: Offsets,
+pub struct Kept {
+    pub numbers: BTreeSet<usize>,
+    pub offsets: Offsets,
 }
 
 impl Kept {
-    fn poll(&mut self, feed: &mut dyn Feed) -> Polled {
+    pub fn poll(&mut self, feed: &mut dyn Feed) -> Polled {
         let polled = feed.poll(Duration::from_millis(200)).unwrap();
         for message in &polled.messages {
             let number = std::str::from_utf8(&message.bytes).unwrap().parse().unwrap();
@@ -52,7 +64,7 @@ impl Kept {
         polled
     }
 
-    fn poll_until(&mut self, feed: &mut dyn Feed, count: usize) {
+    pub fn poll_until(&mut self, feed: &mut dyn Feed, count: usize) {
         wait_until(&format!("{count} messages arrive"), || {
             self.poll(feed);
             (self.numbers.len() >= count).then_some(())
@@ -62,21 +74,38 @@ impl Kept {
 
 #[test]
 fn kafka_feed() {
+    shown();
     let broker = Broker::start();
     type Scenario = (&'static str, fn(&Broker));
-    let scenarios: [Scenario; 6] = [
+    let scenarios: [Scenario; 15] = [
         ("resumes where the manifest stands", resumes_where_the_manifest_stands),
         ("a partition comes and goes", a_partition_comes_and_goes),
         ("what retention removed is skipped loudly", what_retention_removed_is_skipped_loudly),
         ("a topic made anew is an error", a_topic_made_anew_is_an_error),
         ("unknown topics are named", unknown_topics_are_named),
         ("markers at the end are no lag", markers_at_the_end_are_no_lag),
+        ("added partitions are read", group::added_partitions_are_read),
+        ("a foreign member comes and goes", group::a_foreign_member_comes_and_goes),
+        ("a held feed keeps its place", group::a_held_feed_keeps_its_place),
+        ("a deleted topic does not stop the others", odd::a_deleted_topic_does_not_stop_the_others),
+        ("odd records come through", odd::odd_records_come_through),
+        ("every codec is read", odd::every_codec_is_read),
+        ("headers name the cluster", odd::headers_name_the_cluster),
+        ("records are acknowledged one by one", producer::records_are_acknowledged_one_by_one),
+        ("what is too large is said", producer::what_is_too_large_is_said),
     ];
-    for (name, scenario) in scenarios {
-        let started = Instant::now();
-        scenario(&broker);
-        println!("{name}: {:?}", started.elapsed());
-    }
+    // They mostly wait, each on a topic and a group of its own.
+    std::thread::scope(|scope| {
+        for (name, scenario) in scenarios {
+            let broker = &broker;
+            let run = move || {
+                let started = Instant::now();
+                scenario(broker);
+                println!("{name}: {:?}", started.elapsed());
+            };
+            std::thread::Builder::new().name(name.into()).spawn_scoped(scope, run).unwrap();
+        }
+    });
 }
 
 fn resumes_where_the_manifest_stands(broker: &Broker) {
@@ -161,6 +190,8 @@ fn what_retention_removed_is_skipped_loudly(broker: &Broker) {
     kept.poll_until(&mut feed, 40);
     assert_eq!(kept.numbers, (60..100).collect());
     assert_eq!(kept.offsets.next("retention", 0), Some(100));
+    let lost = "stakeout_source_lost_records_total{topic=\"retention\",partition=\"0\"} 40\n";
+    assert!(shown().contains(lost), "{}", shown());
 }
 
 fn a_topic_made_anew_is_an_error(broker: &Broker) {
@@ -214,14 +245,24 @@ fn kafka_feed_outlives_the_broker() {
     let mut feed = KafkaFeed::open(&config(&broker, "audit", "audit"), Positions::new()).unwrap();
     kept.poll_until(&mut feed, 100);
     broker.stop();
+    // One more comes while nobody answers: it waits for the broker as the other does.
+    let mut late = Kept::default();
+    let opening = {
+        let config = config(&broker, "audit", "late");
+        std::thread::spawn(move || KafkaFeed::open(&config, Positions::new()).unwrap())
+    };
     let down = Instant::now();
-    while down.elapsed() < Duration::from_secs(4) {
+    while down.elapsed() < Duration::from_secs(4) || !opening.is_finished() {
         kept.poll(&mut feed);
     }
+    let mut late_feed = opening.join().unwrap();
+    assert!(late.poll(&mut late_feed).messages.is_empty());
     broker.restart();
     produce(&broker, "audit", 2, 100..200);
     kept.poll_until(&mut feed, 200);
+    late.poll_until(&mut late_feed, 200);
     assert_eq!(kept.numbers, (0..200).collect());
+    assert_eq!(late.numbers, (0..200).collect());
 }
 
 /// `cargo test --test it kafka_feed_speed -- --ignored --nocapture`

@@ -3,6 +3,11 @@
 //! Topics are never created automatically. Dropping the broker kills it.
 
 mod feed;
+mod group;
+mod odd;
+mod producer;
+
+pub use group::Foreign;
 
 use std::fs::{self, File};
 use std::net::TcpListener;
@@ -11,7 +16,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use tempfile::TempDir;
@@ -48,12 +53,36 @@ impl Broker {
     }
 
     pub fn create_topic(&self, name: &str, partitions: i32) {
-        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        self.create_topic_with(name, partitions, &[]);
+    }
+
+    pub fn create_topic_with(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
+        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        for (key, value) in settings {
+            topic = topic.set(key, value);
+        }
         let created = block_on(self.admin().create_topics([&topic], &AdminOptions::new())).unwrap();
         assert_eq!(created, [Ok(name.to_owned())]);
+        self.wait_for_leaders(name, partitions);
+    }
+
+    /// Adds partitions up to `partitions`.
+    pub fn grow_topic(&self, name: &str, partitions: i32) {
+        let more = NewPartitions::new(name, partitions as usize);
+        let grown = block_on(self.admin().create_partitions([&more], &AdminOptions::new())).unwrap();
+        assert_eq!(grown, [Ok(name.to_owned())]);
+        self.wait_for_leaders(name, partitions);
+    }
+
+    pub fn delete_topic(&self, name: &str) {
+        let deleted = block_on(self.admin().delete_topics(&[name], &AdminOptions::new())).unwrap();
+        assert_eq!(deleted, [Ok(name.to_owned())]);
+    }
+
+    fn wait_for_leaders(&self, topic: &str, partitions: i32) {
         let consumer = self.client();
         wait_until("the topic has leaders", || {
-            let metadata = consumer.fetch_metadata(Some(name), Duration::from_secs(5)).ok()?;
+            let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(5)).ok()?;
             let led = metadata.topics().first()?.partitions().iter().filter(|p| p.leader() >= 0).count();
             (led == partitions as usize).then_some(())
         });

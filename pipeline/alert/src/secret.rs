@@ -28,7 +28,7 @@ impl Secret {
     }
 
     /// The text without surrounding white space. The error names the place and never the text.
-    pub(crate) fn read(&self) -> Result<String, String> {
+    pub fn read(&self) -> Result<String, String> {
         let (text, place) = match &self.0 {
             Place::Env(name) => {
                 let text = std::env::var(name)

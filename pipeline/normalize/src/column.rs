@@ -1,6 +1,7 @@
 //! One builder per column type: takes what a walk found and keeps what the column can hold of it. Rows without a
 //! value cost nothing until one with a value comes.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use event::ColumnType;
 
 use crate::arena::{Arena, Blocks, Place, View};
 use crate::program::FillSlots;
+use crate::transform::Made;
 use crate::value;
 use crate::walk::Found;
 
@@ -46,6 +48,16 @@ pub(crate) struct RowPlace<'a> {
     pub arena: &'a mut Arena,
 }
 
+impl RowPlace<'_> {
+    /// A view of what stands in the row's text, else of a copy.
+    fn view(&mut self, made: Cow<str>, text: &str) -> View {
+        match value::part_of(text, &made) {
+            Some(part) => self.raw.view(text, part),
+            None => self.arena.view(&made),
+        }
+    }
+}
+
 impl ColumnBuilder {
     pub fn new(kind: ColumnType) -> Self {
         ColumnBuilder { kind, values: Values::None, length: 0, gaps: Vec::new(), rows_before: 0 }
@@ -61,22 +73,44 @@ impl ColumnBuilder {
             }
             return;
         };
+        if let Some(transform) = fill.transform {
+            if let Some(made) = fill.make(transform, slot, found) {
+                self.append_made(made, found.text, place);
+            }
+            return;
+        }
         match self.kind {
             ColumnType::Int64 => self.append_value(place.row, found.json(slot).and_then(value::int)),
             ColumnType::Timestamp => self.append_value(place.row, found.json(slot).and_then(value::time)),
             ColumnType::Bool => self.append_bool(place.row, found.json(slot).and_then(value::boolean)),
-            ColumnType::StringList => self.append_list(place, found.json(slot)),
-            // Schemas refuse binary columns and hashes where paths fill them, so these would come out as text.
-            ColumnType::String | ColumnType::Binary | ColumnType::Hash => match (fill.transform, found.text_part(slot))
-            {
-                (None, Some(part)) => self.append_view(place.row, place.raw.view(found.text, part)),
-                _ => {
-                    if let Some(text) = found.json(slot).and_then(|json| fill.text(json)) {
-                        let view = place.arena.view(&text);
-                        self.append_view(place.row, view);
-                    }
+            ColumnType::StringList => {
+                if let Some(json) = found.json(slot) {
+                    self.append_list(value::elements(json).map(value::text), found.text, place);
                 }
-            },
+            }
+            // Schemas refuse binary columns and hashes where paths fill them, so these would come out as text.
+            ColumnType::String | ColumnType::Binary | ColumnType::Hash => {
+                let view = match (found.text_part(slot), found.json(slot)) {
+                    (Some(part), _) => place.raw.view(found.text, part),
+                    (None, Some(json)) => place.arena.view(&value::text(json)),
+                    (None, None) => return,
+                };
+                self.append_view(place.row, view);
+            }
+        }
+    }
+
+    /// Appends a value made of the row's `text`. One of another type than the column's is left out; schemas refuse that.
+    pub fn append_made(&mut self, made: Made, text: &str, place: &mut RowPlace) {
+        match (self.kind, made) {
+            (ColumnType::String, Made::Text(made)) => {
+                let view = place.view(made, text);
+                self.append_view(place.row, view);
+            }
+            (ColumnType::Bool, Made::Bool(yes)) => self.append_bool(place.row, Some(yes)),
+            (ColumnType::Int64, Made::Int(number)) => self.append_value(place.row, Some(number)),
+            (ColumnType::StringList, Made::List(list)) => self.append_list(list.into_iter(), text, place),
+            (kind, made) => debug_assert!(false, "{made:?} in a column of {}", kind.name()),
         }
     }
 
@@ -107,11 +141,10 @@ impl ColumnBuilder {
         }
     }
 
-    fn append_list(&mut self, place: &mut RowPlace, json: Option<&str>) {
-        let Some(json) = json else { return };
+    fn append_list<'t>(&mut self, list: impl Iterator<Item = Cow<'t, str>>, text: &str, place: &mut RowPlace) {
         self.fill_up(place.row);
         if let Values::StringList(ends, views) = &mut self.values {
-            value::elements(json).for_each(|element| views.push(place.arena.view(&value::text(element))));
+            list.for_each(|element| views.push(place.view(element, text)));
             ends.push(views.len() as i32);
             self.length += 1;
         }

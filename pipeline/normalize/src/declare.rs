@@ -5,6 +5,7 @@ use event::ColumnType;
 
 use crate::mistake::{Mistake, suggest};
 use crate::path::Path;
+use crate::pod_feature::PodFeature;
 use crate::transform::Transform;
 use crate::yaml::{Entry, Node, Value};
 
@@ -39,6 +40,7 @@ pub(crate) struct DeclaredColumn {
     pub kind: Option<ColumnType>,
     pub paths: Vec<Path>,
     pub transform: Option<Transform>,
+    pub pod: Option<PodFeature>,
     pub default: Option<String>,
     pub when: Option<Path>,
     pub doc: Option<String>,
@@ -145,6 +147,7 @@ impl Reader<'_> {
                 "type" => column.kind = self.kind(value),
                 "path" => column.paths = self.paths(value),
                 "transform" => column.transform = self.transform(value),
+                "pod" => column.pod = self.pod(value),
                 "default" => column.default = self.text(value),
                 "when" => column.when = self.path(value),
                 "doc" => column.doc = self.text(value),
@@ -168,8 +171,11 @@ impl Reader<'_> {
             let hint = "say what it means, with an example, and when it is null".to_owned();
             self.note(entry.line, format!("column `{name}` has no doc"), Some(hint));
         }
-        if allowed("path") && !has("path") && !has("default") {
+        if allowed("path") && !has("path") && !has("default") && !has("pod") {
             self.note(entry.line, format!("column `{name}` has neither path nor default"), None);
+        }
+        if has("pod") && (has("path") || has("default")) {
+            self.note(entry.line, format!("column `{name}` has `pod` and a path or default"), None);
         }
         if has("when") && !has("default") {
             self.note(entry.line, format!("column `{name}` has `when` but no default"), None);
@@ -197,6 +203,16 @@ impl Reader<'_> {
             self.note(node.line, format!("unknown transform `{name}`"), Some(hint));
         }
         transform
+    }
+
+    fn pod(&mut self, node: &Node) -> Option<PodFeature> {
+        let name = self.text(node)?;
+        let feature = PodFeature::ALL.iter().copied().find(|f| f.name() == name);
+        if feature.is_none() {
+            let hint = suggest(&name, PodFeature::ALL.iter().map(|f| f.name()));
+            self.note(node.line, format!("unknown fact of pods `{name}`"), Some(hint));
+        }
+        feature
     }
 
     /// One path or a list of them.
@@ -271,7 +287,7 @@ impl Section {
         match self {
             Section::CodeColumns | Section::SharedCommon => &["type", "doc", "ocsf"],
             Section::SourceCommon => &["path", "transform", "default", "when", "doc", "ocsf"],
-            Section::SourceColumns => &["type", "path", "transform", "default", "when", "doc", "ocsf"],
+            Section::SourceColumns => &["type", "path", "transform", "pod", "default", "when", "doc", "ocsf"],
         }
     }
 }
@@ -284,6 +300,7 @@ impl DeclaredColumn {
             kind: None,
             paths: Vec::new(),
             transform: None,
+            pod: None,
             default: None,
             when: None,
             doc: None,

@@ -31,6 +31,12 @@ pub fn parse_rfc3339(text: &str) -> Option<Micros> {
     Some(seconds * SECOND + fraction)
 }
 
+/// As above, and `2022-09-15 13:45:24` without a zone, as databases write what the vendors have in UTC.
+pub(crate) fn from_text(text: &str) -> Option<Micros> {
+    let zoneless = || text.as_bytes().get(10) == Some(&b' ') && text.len() <= "2022-09-15 13:45:24.123456789".len();
+    parse_rfc3339(text).or_else(|| if zoneless() { parse_rfc3339(&format!("{text}Z")) } else { None })
+}
+
 /// Seconds, milliseconds, microseconds or nanoseconds since the epoch: each unit has its own magnitude between
 /// the years 1973 and 2286. `None` outside of them.
 pub(crate) fn from_number(number: i64) -> Option<Micros> {
@@ -130,6 +136,19 @@ mod tests {
         ] {
             assert_eq!(parse_rfc3339(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn reads_times_of_databases_as_utc() {
+        let check = |text, expected: Option<&str>| {
+            assert_eq!(from_text(text).map(event::format_micros).as_deref(), expected, "{text}");
+        };
+        check("2022-09-15 13:45:24", Some("2022-09-15T13:45:24Z"));
+        check("2022-09-15 13:45:24.500000000", Some("2022-09-15T13:45:24.500Z"));
+        check("2022-09-15T13:45:24Z", Some("2022-09-15T13:45:24Z"));
+        check("2022-09-15T13:45:24", None);
+        check("2022-09-15 13:45", None);
+        check("<ts>", None);
     }
 
     #[test]

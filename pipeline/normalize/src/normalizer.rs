@@ -1,13 +1,14 @@
 //! Messages in, batches out: one row per element, in the source's table or in `unparsed`.
 
-use event::{Batch, Message, RowHash, Source, tables};
+use event::{Batch, Message, Micros, RowHash, Source, tables};
 
 use crate::envelope::{self, Element};
 use crate::hash::{hex, row_hash};
+use crate::inflate::{self, Budget};
 use crate::program::{Program, Uid};
 use crate::rows::{EventRows, Row, UnparsedRows};
 use crate::schema::Schemas;
-use crate::walk::Scratch;
+use crate::walk::{Found, Scratch};
 
 /// Turns messages into rows. Rows collect until [`Normalizer::finish`].
 #[derive(Debug)]
@@ -41,7 +42,16 @@ struct Pending {
     own_uid: String,
 }
 
+/// What is known of a row before its columns are.
+struct Event<'h> {
+    index: i64,
+    time: Micros,
+    hash: &'h RowHash,
+    redacted: bool,
+}
+
 const UNPARSED: u8 = 3;
+const NO_CLUSTER: &str = "no cluster: neither the topic's mapping nor the message says which one it comes from";
 
 impl Normalizer {
     pub fn new(schemas: &Schemas) -> Self {
@@ -60,14 +70,27 @@ impl Normalizer {
 
     /// Appends a row per element of the message.
     pub fn push(&mut self, message: &Message) {
-        let text = match std::str::from_utf8(&message.bytes) {
-            Ok(text) => text,
-            Err(error) => return self.pending.not_utf8(message, error.valid_up_to()),
-        };
+        let mut budget = Budget::new();
+        if inflate::is_gzip(&message.bytes) {
+            return match budget.inflate(&message.bytes) {
+                Ok(text) => self.open(message, &text, &mut budget),
+                Err(reason) => self.pending.bytes(message, &reason),
+            };
+        }
+        match str::from_utf8(&message.bytes) {
+            Ok(text) => self.open(message, text, &mut budget),
+            Err(error) => {
+                let reason = format!("not UTF-8: invalid byte at byte {}", error.valid_up_to());
+                self.pending.bytes(message, &reason);
+            }
+        }
+    }
+
+    fn open(&mut self, message: &Message, text: &str, budget: &mut Budget) {
         let table = table_index(message.source);
         let (program, scratch, pending) = (&self.programs[table], &mut self.scratch[table], &mut self.pending);
         let mut index = 0;
-        envelope::open(program, scratch, text, &mut |element| {
+        envelope::open(program, scratch, text, budget, &mut |element| {
             pending.append(program, table, message, index, element);
             index += 1;
         });
@@ -96,29 +119,48 @@ impl Normalizer {
 
 impl Pending {
     fn append(&mut self, program: &Program, table: usize, message: &Message, index: i64, element: Element) {
-        match element {
+        let (raw, reason) = match element {
+            Element::Event { found, .. } if message.cluster.is_none() && message.source.needs_cluster() => {
+                (found.text, NO_CLUSTER.into())
+            }
             Element::Event { found, time } => {
                 let hash = row_hash(found.text.as_bytes());
-                let uid = match program.uid(found, &mut self.uid) {
-                    Some(uid) => uid,
-                    None => Uid::Made(hex(&hash, &mut self.own_uid)),
-                };
-                let row = Row { index, time, uid, hash: &hash, raw: found.text };
-                self.events[table].append(program, message, row, found);
-                self.order.push(table as u8);
+                match program.secrets.redacted(found) {
+                    None => {
+                        self.event(program, table, message, Event { index, time, hash: &hash, redacted: false }, found)
+                    }
+                    Some(text) => {
+                        let mut scratch = program.scratch();
+                        let end = program.walk(&text, &mut scratch);
+                        debug_assert_eq!(end, Some(text.len()), "values became strings");
+                        let event = Event { index, time, hash: &hash, redacted: true };
+                        self.event(program, table, message, event, scratch.found(&text));
+                    }
+                }
+                return;
             }
-            Element::Bad { raw, reason } => {
-                let hash = row_hash(raw.as_bytes());
-                self.unparsed(message, index, &hash, raw, &reason, None);
-            }
-        }
+            Element::Bad { raw, reason } => (raw, reason),
+        };
+        let hash = row_hash(raw.as_bytes());
+        self.unparsed(message, index, &hash, raw, &reason, None);
     }
 
-    fn not_utf8(&mut self, message: &Message, at: usize) {
+    fn event(&mut self, program: &Program, table: usize, message: &Message, event: Event, found: Found) {
+        let Event { index, time, hash, redacted } = event;
+        let uid = match program.uid(found, &mut self.uid) {
+            Some(uid) => uid,
+            None => Uid::Made(hex(hash, &mut self.own_uid)),
+        };
+        let row = Row { index, time, uid, hash, raw: found.text, redacted };
+        self.events[table].append(program, message, row, found);
+        self.order.push(table as u8);
+    }
+
+    /// A message that is no text.
+    fn bytes(&mut self, message: &Message, reason: &str) {
         let hash = row_hash(&message.bytes);
         let lossy = String::from_utf8_lossy(&message.bytes);
-        let reason = format!("not UTF-8: invalid byte at byte {at}");
-        self.unparsed(message, 0, &hash, &lossy, &reason, Some(&message.bytes));
+        self.unparsed(message, 0, &hash, &lossy, reason, Some(&message.bytes));
     }
 
     fn unparsed(
@@ -131,7 +173,7 @@ impl Pending {
         bytes: Option<&[u8]>,
     ) {
         let uid = Uid::Made(hex(hash, &mut self.own_uid));
-        let row = Row { index, time: message.received, uid, hash, raw };
+        let row = Row { index, time: message.received, uid, hash, raw, redacted: false };
         self.unparsed.append(message, row, reason, bytes);
         self.order.push(UNPARSED);
     }

@@ -1,15 +1,17 @@
 //! A source's plan with its paths resolved to slots of one trie.
 
-use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
 use event::{ColumnType, Micros, TableSchema};
 
-use crate::envelope;
+use crate::envelope::{self, Wrappers};
 use crate::path::{Path, Step};
+use crate::pod::{Pod, Request};
+use crate::pod_feature::PodFeature;
+use crate::redact::Secrets;
 use crate::schema::{Fill, Plan};
-use crate::transform::Transform;
+use crate::transform::{INPUTS_MAX, Inputs, Made, Transform};
 use crate::trie::{Trie, TrieBuilder};
 use crate::value;
 use crate::walk::{self, Found, Scratch};
@@ -17,7 +19,7 @@ use crate::walk::{self, Found, Scratch};
 #[derive(Debug)]
 pub(crate) struct Program {
     pub table: Arc<TableSchema>,
-    /// The different ways in which columns are filled.
+    /// The different ways in which columns are filled; those from pod specs are the last.
     pub fills: Vec<FillSlots>,
     /// Of each column after the meta columns its fill: `verb` and `api_operation` share one, and so their array.
     pub columns: Vec<usize>,
@@ -25,9 +27,24 @@ pub(crate) struct Program {
     trie: Trie,
     /// Where an envelope of this source keeps its elements.
     list_slot: Option<usize>,
+    pub wrappers: Wrappers,
     require: Vec<Alternatives>,
     time: Alternatives,
     uid: Vec<usize>,
+    /// How many fills are not from pod specs, and where the others look.
+    plain_fills: usize,
+    pod: Option<PodSlots>,
+    pub secrets: Secrets,
+}
+
+/// What decides whether a request makes pods.
+#[derive(Debug)]
+struct PodSlots {
+    verb: usize,
+    resource: usize,
+    subresource: usize,
+    body: usize,
+    response: usize,
 }
 
 /// Slots of which one is needed, and how to name them to people.
@@ -43,11 +60,12 @@ pub(crate) enum Uid<'u> {
     Made(&'u str),
 }
 
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct FillSlots {
     pub kind: ColumnType,
     slots: Vec<usize>,
     pub transform: Option<Transform>,
+    pub pod: Option<PodFeature>,
     default: Option<String>,
     when: Option<usize>,
 }
@@ -59,23 +77,35 @@ impl Program {
         let require = plan.require.iter().map(|paths| Alternatives::new(paths, &mut trie)).collect();
         let time = Alternatives::new(&plan.time, &mut trie);
         let uid = slots(&plan.uid, &mut trie);
-        let (mut fills, mut columns) = (Vec::new(), Vec::new());
-        for fill in plan.fills.iter().map(|fill| FillSlots::new(fill, &mut trie)) {
-            columns.push(fills.iter().position(|known| *known == fill).unwrap_or(fills.len()));
-            if columns.last() == Some(&fills.len()) {
-                fills.push(fill);
+        let of_columns: Vec<FillSlots> = plan.fills.iter().map(|fill| FillSlots::new(fill, &mut trie)).collect();
+        let mut fills: Vec<FillSlots> = Vec::new();
+        let mut columns = vec![0; of_columns.len()];
+        for pods in [false, true] {
+            for (column, fill) in of_columns.iter().enumerate().filter(|(_, fill)| fill.pod.is_some() == pods) {
+                columns[column] = fills.iter().position(|known| known == fill).unwrap_or(fills.len());
+                if columns[column] == fills.len() {
+                    fills.push(fill.clone());
+                }
             }
         }
+        let plain_fills = fills.iter().filter(|fill| fill.pod.is_none()).count();
+        let pod = (plain_fills < fills.len()).then(|| PodSlots::new(&mut trie));
+        let wrappers = Wrappers::new(plan.source, &mut trie);
+        let secrets = Secrets::new(plan.source, &mut trie);
         Program {
             table: plan.table.clone(),
             event_name: plan.event_name.clone(),
             trie: trie.build(),
             list_slot,
+            wrappers,
             require,
             time,
             uid,
             fills,
             columns,
+            plain_fills,
+            pod,
+            secrets,
         }
     }
 
@@ -113,6 +143,30 @@ impl Program {
             None if present().next().is_some() => Err(format!("no event time: cannot read {}", self.time.label)),
             None => Err(format!("no event time: no {}", self.time.label)),
         }
+    }
+
+    /// The fills that paths feed.
+    pub fn plain_fills(&self) -> &[FillSlots] {
+        &self.fills[..self.plain_fills]
+    }
+
+    /// The fills that pod specs feed, behind the plain ones.
+    pub fn pod_fills(&self) -> &[FillSlots] {
+        &self.fills[self.plain_fills..]
+    }
+
+    /// What the event says of pods.
+    #[inline]
+    pub fn pod(&self, found: Found) -> Option<Pod> {
+        let slots = self.pod.as_ref()?;
+        let (body, response) = (found.json(slots.body), found.json(slots.response));
+        if body.is_none() && response.is_none() {
+            return None;
+        }
+        let text = |slot| found.json(slot).map(value::text);
+        let (verb, resource, subresource) = (text(slots.verb)?, text(slots.resource)?, text(slots.subresource));
+        let subresource = subresource.as_deref().filter(|name| !name.is_empty());
+        Pod::of(Request { verb: &verb, resource: &resource, subresource, body, response })
     }
 
     /// The vendor's id; `None` when there is none. `made` is where it is put together if it has to be.
@@ -156,6 +210,7 @@ impl FillSlots {
             kind: fill.kind,
             slots: slots(&fill.paths, trie),
             transform: fill.transform,
+            pod: fill.pod,
             default: fill.default.clone(),
             when: fill.when.as_ref().map(|path| trie.insert(&path.steps)),
         }
@@ -177,10 +232,40 @@ impl FillSlots {
         }
     }
 
-    pub fn text<'v>(&self, raw: &'v str) -> Option<Cow<'v, str>> {
-        match self.transform {
-            Some(transform) => transform.apply(raw),
-            None => Some(value::text(raw)),
+    /// What the transform makes of the present values; `slot` is the first one.
+    pub fn make<'f>(&self, transform: Transform, slot: usize, found: Found<'f>) -> Option<Made<'f>> {
+        let mut values = [None; INPUTS_MAX];
+        let mut count = 0;
+        match transform.inputs() {
+            Inputs::First => return transform.apply(&[found.json(slot)]),
+            Inputs::Each(_) => {
+                for (value, slot) in values.iter_mut().zip(&self.slots) {
+                    *value = found.json(*slot);
+                    count += 1;
+                }
+            }
+            Inputs::Present => {
+                let present = self.slots.iter().filter_map(|slot| found.json(*slot));
+                for (value, json) in values.iter_mut().zip(present) {
+                    *value = Some(json);
+                    count += 1;
+                }
+            }
+        }
+        transform.apply(&values[..count])
+    }
+}
+
+impl PodSlots {
+    fn new(trie: &mut TrieBuilder) -> Self {
+        let mut slot =
+            |keys: &[&str]| trie.insert(&keys.iter().map(|key| Step::Key((*key).into())).collect::<Vec<_>>());
+        PodSlots {
+            verb: slot(&["verb"]),
+            resource: slot(&["objectRef", "resource"]),
+            subresource: slot(&["objectRef", "subresource"]),
+            body: slot(&["requestObject"]),
+            response: slot(&["responseObject"]),
         }
     }
 }

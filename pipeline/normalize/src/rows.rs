@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BinaryBuilder, BooleanArray, FixedSizeBinaryArray, RecordBatch, StringViewBuilder};
+use arrow::array::{
+    ArrayRef, BinaryBuilder, BooleanArray, BooleanBufferBuilder, FixedSizeBinaryArray, RecordBatch, StringViewBuilder,
+};
 use arrow::buffer::BooleanBuffer;
 use event::{Message, Micros, RowHash, TableSchema};
 
@@ -35,6 +37,8 @@ pub(crate) struct Row<'a> {
     pub uid: Uid<'a>,
     pub hash: &'a RowHash,
     pub raw: &'a str,
+    /// `raw` is not all that was hashed.
+    pub redacted: bool,
 }
 
 impl EventRows {
@@ -46,8 +50,16 @@ impl EventRows {
     pub fn append(&mut self, program: &Program, message: &Message, row: Row, found: Found) {
         let raw = self.meta.append(message, row);
         let mut place = RowPlace { row: self.meta.rows() - 1, raw, arena: &mut self.meta.arena };
-        for (builder, fill) in self.columns.iter_mut().zip(&program.fills) {
+        for (builder, fill) in self.columns.iter_mut().zip(program.plain_fills()) {
             builder.append(fill, found, &mut place);
+        }
+        if let Some(pod) = program.pod(found) {
+            let builders = &mut self.columns[program.plain_fills().len()..];
+            for (builder, feature) in builders.iter_mut().zip(program.pod_fills().iter().filter_map(|fill| fill.pod)) {
+                if let Some(made) = pod.feature(feature) {
+                    builder.append_made(made, found.text, &mut place);
+                }
+            }
         }
     }
 
@@ -100,6 +112,8 @@ struct Meta {
     message_index: Vec<i64>,
     file_sha256: Repeated<Arc<str>>,
     row_hash: Vec<u8>,
+    /// Which rows were redacted, in order.
+    redacted: Vec<usize>,
     raw: Vec<View>,
 }
 
@@ -112,6 +126,9 @@ impl Meta {
     fn append(&mut self, message: &Message, row: Row) -> Place {
         let arena = &mut self.arena;
         let raw = arena.add(row.raw);
+        if row.redacted {
+            self.redacted.push(self.time.len());
+        }
         self.time.push(row.time);
         self.ingest_time.push(message.received);
         self.event_uid.push(match row.uid {
@@ -155,7 +172,7 @@ impl Meta {
             done.file_sha256.finish(),
             timestamp(vec![Micros::MIN; rows], None),
             Arc::new(hashes),
-            Arc::new(BooleanArray::new(BooleanBuffer::new_unset(rows), None)),
+            Arc::new(BooleanArray::new(flags(rows, &done.redacted), None)),
             blocks.column(done.raw, None),
         ];
         Some((columns, blocks))
@@ -175,6 +192,17 @@ impl Meta {
             ..Meta::default()
         }
     }
+}
+
+/// `rows` bits of which those at `set` are set.
+fn flags(rows: usize, set: &[usize]) -> BooleanBuffer {
+    if set.is_empty() {
+        return BooleanBuffer::new_unset(rows);
+    }
+    let mut flags = BooleanBufferBuilder::new(rows);
+    flags.append_n(rows, false);
+    set.iter().for_each(|row| flags.set_bit(*row, true));
+    flags.finish()
 }
 
 /// A column whose value seldom changes from row to row.

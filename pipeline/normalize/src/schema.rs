@@ -8,7 +8,8 @@ use event::{Column, ColumnType, Source, TableSchema, column, tables};
 use crate::declare::{self, Declared, DeclaredColumn, Role};
 use crate::mistake::{Mistake, SchemaError, suggest};
 use crate::path::Path;
-use crate::transform::Transform;
+use crate::pod_feature::PodFeature;
+use crate::transform::{INPUTS_MAX, Inputs, Transform};
 
 const BUILTIN: [(&str, &str); 5] = [
     ("events.yaml", include_str!("../../../schemas/events.yaml")),
@@ -70,6 +71,8 @@ pub(crate) struct Fill {
     pub kind: ColumnType,
     pub paths: Vec<Path>,
     pub transform: Option<Transform>,
+    /// Filled from the pod spec of a request's body instead.
+    pub pod: Option<PodFeature>,
     pub default: Option<String>,
     pub when: Option<Path>,
 }
@@ -202,6 +205,9 @@ fn plan(
         if matches!(column.kind, Some(ColumnType::Binary | ColumnType::Hash)) {
             mistakes.push(mistake(file, column.line, format!("column `{}`: no path can fill this type", column.name)));
         }
+        if column.pod.is_some() && source != Source::Kubernetes {
+            mistakes.push(mistake(file, column.line, format!("column `{}`: only Kubernetes has pods", column.name)));
+        }
     }
     let mut columns = meta.to_vec();
     let mut fills = Vec::new();
@@ -233,19 +239,40 @@ fn plan(
 
 impl Fill {
     fn null(kind: ColumnType) -> Fill {
-        Fill { kind, paths: Vec::new(), transform: None, default: None, when: None }
+        Fill { kind, paths: Vec::new(), transform: None, pod: None, default: None, when: None }
     }
 }
 
 fn fill(file: &str, declared: &DeclaredColumn, kind: ColumnType, mistakes: &mut Vec<Mistake>) -> Fill {
-    if kind != ColumnType::String && (declared.transform.is_some() || declared.default.is_some()) {
-        let message = format!("column `{}`: transforms and defaults give text, not {}", declared.name, kind.name());
-        mistakes.push(mistake(file, declared.line, message));
+    let mut note = |message: String| {
+        mistakes.push(mistake(file, declared.line, format!("column `{}`: {message}", declared.name)));
+    };
+    if let Some(transform) = declared.transform {
+        let (name, gives) = (transform.name(), transform.kind());
+        if gives != kind {
+            note(format!("transform `{name}` gives {}, not {}", gives.name(), kind.name()));
+        }
+        match transform.inputs() {
+            Inputs::Each(paths) if paths != declared.paths.len() => {
+                note(format!("transform `{name}` takes {paths} paths, not {}", declared.paths.len()));
+            }
+            Inputs::Present if declared.paths.len() > INPUTS_MAX => {
+                note(format!("transform `{name}` takes at most {INPUTS_MAX} paths, not {}", declared.paths.len()));
+            }
+            _ => {}
+        }
+    }
+    if declared.default.is_some() && kind != ColumnType::String {
+        note(format!("a default gives text, not {}", kind.name()));
+    }
+    if let Some(feature) = declared.pod.filter(|feature| feature.kind() != kind) {
+        note(format!("pods have `{}` as {}, not {}", feature.name(), feature.kind().name(), kind.name()));
     }
     Fill {
         kind,
         paths: declared.paths.clone(),
         transform: declared.transform,
+        pod: declared.pod,
         default: declared.default.clone(),
         when: declared.when.clone(),
     }

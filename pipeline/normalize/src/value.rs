@@ -1,6 +1,7 @@
 //! One JSON value, still as its text, read as whatever a column holds. What does not fit is `None`, never an error.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use event::Micros;
 
@@ -40,15 +41,15 @@ fn whole(number: f64) -> Option<i64> {
 
 pub(crate) fn boolean(raw: &str) -> Option<bool> {
     match text(raw).trim() {
-        t if t.eq_ignore_ascii_case("true") => Some(true),
-        t if t.eq_ignore_ascii_case("false") => Some(false),
+        t if t.eq_ignore_ascii_case("true") || t.eq_ignore_ascii_case("yes") => Some(true),
+        t if t.eq_ignore_ascii_case("false") || t.eq_ignore_ascii_case("no") => Some(false),
         _ => None,
     }
 }
 
 pub(crate) fn time(raw: &str) -> Option<Micros> {
     match is_string(raw) {
-        true => event_time::parse_rfc3339(&text(raw)),
+        true => event_time::from_text(&text(raw)),
         false => event_time::from_number(int(raw)?),
     }
 }
@@ -69,6 +70,43 @@ pub(crate) fn elements(raw: &str) -> impl Iterator<Item = &str> {
         Some(&raw[start..cursor.at])
     };
     std::iter::from_fn(next).filter(|element| *element != "null")
+}
+
+/// The fields of an object, repeated keys included; of anything else nothing. A key that is no text (half of a
+/// surrogate pair) keeps its escapes.
+pub(crate) fn fields(raw: &str) -> impl Iterator<Item = (Cow<'_, str>, &str)> {
+    let mut cursor = Cursor::new(raw);
+    let mut next = move || {
+        // `{` or `,`, then a key. `}` and the end are no keys.
+        cursor.token()?;
+        cursor.peek()?;
+        let start = cursor.at;
+        cursor.key()?;
+        let end = start + raw[start..cursor.at].rfind('"')? + 1;
+        cursor.peek()?;
+        let value = cursor.at;
+        cursor.skip()?;
+        Some((text(&raw[start..end]), &raw[value..cursor.at]))
+    };
+    let object = raw.starts_with('{');
+    std::iter::from_fn(move || if object { next() } else { None })
+}
+
+/// The value of an object's key: the first one counts, and `null` is as good as absent.
+pub(crate) fn field<'v>(raw: &'v str, key: &str) -> Option<&'v str> {
+    fields(raw).find(|(name, _)| name == key).map(|(_, value)| value).filter(|value| *value != "null")
+}
+
+/// The value at the end of a path of keys.
+pub(crate) fn at<'v>(raw: &'v str, path: &[&str]) -> Option<&'v str> {
+    path.iter().try_fold(raw, |value, key| field(value, key))
+}
+
+/// Where in `text` the `part` lies, if it is a part of it and no copy.
+pub(crate) fn part_of(text: &str, part: &str) -> Option<Range<usize>> {
+    let start = (part.as_ptr() as usize).checked_sub(text.as_ptr() as usize)?;
+    let end = start.checked_add(part.len())?;
+    (end <= text.len()).then_some(start..end)
 }
 
 #[cfg(test)]
@@ -97,5 +135,25 @@ mod tests {
         check("[ [1, 2] , 3 ]", &["[1, 2]", "3"]);
         check("\"a\"", &["\"a\""]);
         check("12", &["12"]);
+    }
+
+    #[test]
+    fn reads_fields_of_objects() {
+        let check = |raw, expected: &[(&str, &str)]| {
+            let found: Vec<_> = fields(raw).collect();
+            assert_eq!(found.iter().map(|(key, value)| (key.as_ref(), *value)).collect::<Vec<_>>(), expected, "{raw}");
+        };
+        check(r#"{ "a" : 1 ,"\u0062":{"c":[]} , "a":null }"#, &[("a", "1"), ("b", r#"{"c":[]}"#), ("a", "null")]);
+        check(r#"{"a\":b":"\"x"}"#, &[("a\":b", r#""\"x""#)]);
+        check(r#"{"\ud800":1}"#, &[(r"\ud800", "1")]);
+        check("{}", &[]);
+        check("[1]", &[]);
+        check("\"a\"", &[]);
+        assert_eq!(at(r#"{"a":{"b":2,"b":3},"n":null}"#, &["a", "b"]), Some("2"));
+        assert_eq!(at(r#"{"n":null}"#, &["n"]), None);
+        let text = "some text";
+        assert_eq!(part_of(text, &text[5..]), Some(5..9));
+        assert_eq!(part_of(&text[..4], &text[5..]), None);
+        assert_eq!(part_of(text, &"text".to_owned()), None);
     }
 }

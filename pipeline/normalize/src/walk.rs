@@ -12,6 +12,8 @@ pub(crate) struct Found<'f> {
     pub text: &'f str,
     /// The root is an object.
     pub object: bool,
+    /// A key on some path stands twice in its object.
+    pub repeated: bool,
     slots: &'f [Slot],
 }
 
@@ -41,6 +43,7 @@ pub(crate) struct Scratch {
     /// Nodes that have had their value: a second one is a repeated key.
     visited: Vec<bool>,
     object: bool,
+    repeated: bool,
     list: Option<Vec<Range<usize>>>,
 }
 
@@ -77,12 +80,12 @@ impl<'f> Found<'f> {
 impl Scratch {
     pub fn new(trie: &Trie) -> Self {
         let (slots, visited) = (vec![Slot::default(); trie.slots()], vec![false; trie.nodes()]);
-        Scratch { slots, visited, object: false, list: None }
+        Scratch { slots, visited, object: false, repeated: false, list: None }
     }
 
     /// What was found in the text walked last.
     pub fn found<'f>(&'f self, text: &'f str) -> Found<'f> {
-        Found { text, object: self.object, slots: &self.slots }
+        Found { text, object: self.object, repeated: self.repeated, slots: &self.slots }
     }
 
     /// Elements of the list at the envelope's slot, or of the root if that is a list.
@@ -90,10 +93,16 @@ impl Scratch {
         self.list.take()
     }
 
+    /// Where the slot's value lies.
+    pub fn place(&self, slot: usize) -> Option<Range<usize>> {
+        let Slot { start, end, kind } = self.slots[slot];
+        (kind != Kind::Absent).then_some(start as usize..end as usize)
+    }
+
     fn clear(&mut self) {
         self.slots.fill(Slot::default());
         self.visited.fill(false);
-        (self.object, self.list) = (false, None);
+        (self.object, self.repeated, self.list) = (false, false, None);
     }
 }
 
@@ -219,7 +228,11 @@ impl<'w> Walk<'w, '_> {
     fn child(&mut self, child: Option<usize>) -> Option<()> {
         match child {
             Some(child) if !std::mem::replace(&mut self.scratch.visited[child], true) => self.value(child),
-            _ => self.cursor.skip(),
+            Some(_) => {
+                self.scratch.repeated = true;
+                self.cursor.skip()
+            }
+            None => self.cursor.skip(),
         }
     }
 }

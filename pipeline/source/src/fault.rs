@@ -26,6 +26,8 @@ struct Machine {
     locks: Vec<PathBuf>,
     /// Operations until the power fails.
     fuse: Option<u64>,
+    /// Bytes that still fit.
+    room: Option<u64>,
     off: bool,
     /// Counts deaths: handles opened before the last one are dead.
     boot: u64,
@@ -47,6 +49,7 @@ impl PowerLoss {
             contents: Vec::new(),
             locks: Vec::new(),
             fuse: None,
+            room: None,
             off: false,
             boot: 0,
         })))
@@ -66,6 +69,11 @@ impl PowerLoss {
     /// Power comes back: what was not synced is lost, torn or kept, as chance has it.
     pub fn crash(&self) {
         self.machine().crash();
+    }
+
+    /// The disk takes so many more bytes; an append beyond them is done in part and fails. `None`: space is back.
+    pub fn fill(&self, room: Option<u64>) {
+        self.machine().room = room;
     }
 
     /// Flips one bit of synced content, as a bad disk does.
@@ -135,6 +143,7 @@ impl Machine {
     fn start_over(&mut self) {
         self.locks.clear();
         self.fuse = None;
+        self.room = None;
         self.off = false;
         self.boot += 1;
     }
@@ -288,9 +297,15 @@ impl FileHandle for Handle {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let machine = &mut *self.machine()?;
         let failing = machine.step()?;
-        let written = if failing { machine.random.below(bytes.len() as u64 + 1) as usize } else { bytes.len() };
+        let fits = machine.room.map_or(bytes.len(), |room| bytes.len().min(room as usize));
+        let written = if failing { machine.random.below(fits as u64 + 1) as usize } else { fits };
         machine.contents[self.id].now.extend_from_slice(&bytes[..written]);
-        if failing { Err(no_power()) } else { Ok(()) }
+        machine.room = machine.room.map(|room| room - written as u64);
+        match (failing, written < bytes.len()) {
+            (true, _) => Err(no_power()),
+            (false, true) => Err(io::ErrorKind::StorageFull.into()),
+            (false, false) => Ok(()),
+        }
     }
 
     fn truncate(&mut self, size: u64) -> io::Result<()> {

@@ -23,9 +23,16 @@ pub const POLL_MESSAGES_MAX: usize = 10_000;
 /// * After an error the feed is of no further use: drop it and open another at the committed positions.
 pub trait Feed: Send {
     /// Waits up to `wait` for something to arrive. Returns at most [`POLL_BYTES_MAX`] bytes (one message may exceed
-    /// it) and [`POLL_MESSAGES_MAX`] messages. Must be called at least once a minute, also when nothing can be
-    /// taken, or a Kafka group takes the partitions away.
+    /// it) and [`POLL_MESSAGES_MAX`] messages. This or [`Feed::hold`] must be called all the time, or a Kafka group
+    /// takes the partitions away.
     fn poll(&mut self, wait: Duration) -> Result<Polled, SourceError>;
+
+    /// In place of `poll` while there is no room for what it would return: waits about `wait`, takes nothing and
+    /// keeps our place upstream. The next `poll` goes on where the last one ended.
+    fn hold(&mut self, wait: Duration) -> Result<(), SourceError> {
+        std::thread::sleep(wait);
+        Ok(())
+    }
 
     /// These positions are durable in the manifest; upstream may be told. Call after the manifest transaction,
     /// never before, and call it for every commit: rebalances resume from here.
@@ -45,8 +52,14 @@ pub trait Feed: Send {
 pub struct TopicMapping {
     pub topic: String,
     pub source: Source,
+    /// Of every record, or with `cluster_header` of those without that header.
     pub cluster: Option<String>,
+    /// The name of a record header that says which cluster the record is from (Kafka only).
+    pub cluster_header: Option<String>,
 }
+
+/// The record header by which our own receivers name the cluster of a record.
+pub const CLUSTER_HEADER: &str = "stakeout-cluster";
 
 impl TopicMapping {
     /// All that is wrong with it, one line each. Topic names follow Kafka's rules, for the embedded log too:
@@ -58,11 +71,16 @@ impl TopicMapping {
         if !named || self.topic == "." || self.topic == ".." {
             mistakes.push(format!("topic `{}`: a name has 1 to 249 letters, digits, dots, `_` or `-`", self.topic));
         }
-        if self.source.needs_cluster() && self.cluster.as_deref().unwrap_or("").is_empty() {
+        let named = [&self.cluster, &self.cluster_header].into_iter().flatten().any(|name| !name.is_empty());
+        if self.source.needs_cluster() && !named {
             mistakes.push(format!(
-                "topic `{}`: {} events do not say which cluster they come from: name it with `cluster`",
+                "topic `{}`: {} events do not say which cluster they come from: name it with `cluster`, or the record \
+                 header that does with `cluster_header`",
                 self.topic, self.source
             ));
+        }
+        if self.cluster_header.as_deref() == Some("") {
+            mistakes.push(format!("topic `{}`: `cluster_header` has no name", self.topic));
         }
         if self.cluster.as_deref().is_some_and(|name| name.contains(['\n', '\r'])) {
             mistakes.push(format!("topic `{}`: a cluster name is one line", self.topic));

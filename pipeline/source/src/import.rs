@@ -1,43 +1,45 @@
-//! Files as a feed: a bounded stream with an origin of its own. Each file is hashed, then streamed, gzip or plain.
-//! Nothing in it is lost or changed: a message is the exact bytes of a line (or of a document that spans lines), and
-//! what cannot be read is an error that names file and line. Line numbers count blank lines.
+//! Files as a feed: a bounded stream with an origin of its own. Files are read in a fixed order, several at a time, each
+//! hashed, then streamed, gzip or plain. Nothing in them is lost or changed: a message is the exact bytes of a line (or
+//! of a document that spans lines), and what cannot be read is told by [`Import::take_read`], with file and line. Line
+//! numbers count blank lines.
+//!
+//! Memory: what is read ahead (32 MiB), per thread a file of up to 8 MiB or a message of up to
+//! [`RECORD_BYTES_MAX`](crate::RECORD_BYTES_MAX).
 
+mod ahead;
+mod file;
+mod gzip;
+mod input;
+mod layout;
 mod lines;
+mod sniff;
+mod split;
 mod walk;
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use event::{Message, Offsets, Origin, Polled, Source};
-use flate2::bufread::MultiGzDecoder;
-use sha2::{Digest, Sha256};
+use event::{Message, Offsets, Polled, Source};
 
-use crate::feed::now;
 use crate::{Feed, POLL_BYTES_MAX, POLL_MESSAGES_MAX, SourceError};
-use lines::{Line, Lines};
-use walk::{Found, walk};
-
-/// Bytes per read of a file.
-const READ_BYTES: usize = 256 << 10;
-
-const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+use ahead::{Ahead, Next};
+pub use file::FileRead;
+use file::Origins;
+pub use walk::{FileStamp, Remark, Survey};
 
 pub struct Import {
-    source: Source,
-    cluster: Option<Arc<str>>,
-    /// Still to be read, last first.
-    waiting: Vec<Found>,
-    open: Option<Open>,
-    progress: Progress,
-    /// Reported by the next poll, after what was read before it.
-    failure: Option<SourceError>,
+    ahead: Ahead,
+    /// Of the piece at hand, last first.
+    messages: Vec<Message>,
+    bytes_done: Arc<AtomicU64>,
+    bytes_total: u64,
+    files_done: usize,
+    files_total: usize,
+    read: Vec<FileRead>,
 }
 
-/// How far an import is; bytes as on disk, before decompression.
+/// How far an import is; bytes as on disk, before decompression, of what was read ahead, too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     pub bytes_done: u64,
@@ -46,90 +48,79 @@ pub struct Progress {
     pub files_total: usize,
 }
 
-struct Open {
-    path: PathBuf,
-    topic: Arc<str>,
-    sha256: Arc<str>,
-    bytes: u64,
-    read: Arc<AtomicU64>,
-    lines: Lines<Box<dyn BufRead + Send>>,
-}
-
 impl Import {
-    /// Files and folders, folders in full. Reports every path that cannot be read before anything is.
-    pub fn open(paths: &[PathBuf], source: Source, cluster: Option<&str>) -> Result<Import, SourceError> {
+    /// Reads `files` in their order with `jobs` threads.
+    pub fn start(
+        files: Vec<FileStamp>,
+        source: Source,
+        cluster: Option<&str>,
+        jobs: usize,
+    ) -> Result<Import, SourceError> {
         if source.needs_cluster() && cluster.unwrap_or("").is_empty() {
             return Err(SourceError::Invalid(format!(
                 "{source} events do not say which cluster they come from\nhint: --cluster NAME"
             )));
         }
-        let mut waiting = walk(paths)?;
-        let bytes_total = waiting.iter().map(|file| file.bytes).sum();
-        let progress = Progress { bytes_total, files_total: waiting.len(), ..Progress::default() };
-        waiting.reverse();
-        Ok(Import { source, cluster: cluster.map(Arc::from), waiting, open: None, progress, failure: None })
+        let (bytes_total, files_total) = (files.iter().map(|file| file.bytes).sum(), files.len());
+        let bytes_done = Arc::new(AtomicU64::new(0));
+        let origins = Origins { source, cluster: cluster.map(Arc::from) };
+        let ahead = Ahead::start(files, origins, jobs, bytes_done.clone());
+        let ahead = ahead.map_err(SourceError::io("start a thread that reads files"))?;
+        Ok(Import {
+            ahead,
+            messages: Vec::new(),
+            bytes_done,
+            bytes_total,
+            files_done: 0,
+            files_total,
+            read: Vec::new(),
+        })
     }
 
     pub fn progress(&self) -> Progress {
-        let reading = self.open.as_ref().map_or(0, |open| open.read.load(Ordering::Relaxed));
-        Progress { bytes_done: self.progress.bytes_done + reading, ..self.progress }
-    }
-
-    /// The next message; `None` when all files are done.
-    fn next(&mut self) -> Result<Option<Message>, SourceError> {
-        loop {
-            let Some(open) = &mut self.open else {
-                let Some(file) = self.waiting.pop() else { return Ok(None) };
-                let failed = SourceError::io(format!("read {}", file.path.display()));
-                self.open = Some(Open::new(file).map_err(failed)?);
-                continue;
-            };
-            if let Some(line) = open.next()? {
-                let (topic, sha256) = (open.topic.clone(), open.sha256.clone());
-                return Ok(Some(self.message(topic, sha256, line)));
-            }
-            self.progress.bytes_done += open.bytes;
-            self.progress.files_done += 1;
-            self.open = None;
+        Progress {
+            bytes_done: self.bytes_done.load(Ordering::Relaxed).min(self.bytes_total),
+            bytes_total: self.bytes_total,
+            files_done: self.files_done,
+            files_total: self.files_total,
         }
     }
 
-    fn message(&self, topic: Arc<str>, sha256: Arc<str>, line: Line) -> Message {
-        Message {
-            source: self.source,
-            cluster: self.cluster.clone(),
-            origin: Origin::Import,
-            topic,
-            partition: 0,
-            offset: line.number,
-            file_sha256: Some(sha256),
-            received: now(),
-            bytes: line.bytes,
+    /// The files of which the last message has been handed over since this was asked before.
+    pub fn take_read(&mut self) -> Vec<FileRead> {
+        std::mem::take(&mut self.read)
+    }
+
+    /// The next message; `None` when all files are done.
+    fn next(&mut self) -> Option<Message> {
+        loop {
+            if let Some(message) = self.messages.pop() {
+                return Some(message);
+            }
+            match self.ahead.next()? {
+                Next::Piece(piece) => {
+                    self.messages = piece.messages;
+                    self.messages.reverse();
+                }
+                Next::End(read) => {
+                    self.files_done += 1;
+                    self.read.push(read);
+                }
+            }
         }
     }
 }
 
 impl Feed for Import {
-    /// Does not wait: files are there. Ranges and partitions stay empty.
+    /// Waits for files only. Ranges and partitions stay empty. What a poll holds does not depend on the number of
+    /// threads.
     fn poll(&mut self, _wait: Duration) -> Result<Polled, SourceError> {
-        if let Some(failure) = self.failure.take() {
-            return Err(failure);
-        }
         let mut polled = Polled::default();
         let mut bytes = 0;
         while bytes < POLL_BYTES_MAX && polled.messages.len() < POLL_MESSAGES_MAX {
-            match self.next() {
-                Ok(Some(message)) => {
-                    bytes += message.bytes.len();
-                    polled.messages.push(message);
-                }
-                Ok(None) => break,
-                Err(error) if polled.messages.is_empty() => return Err(error),
-                Err(error) => {
-                    self.failure = Some(error);
-                    break;
-                }
-            }
+            let Some(message) = self.next() else { break };
+            bytes += message.bytes.len();
+            polled.messages.push(message);
         }
         Ok(polled)
     }
@@ -139,56 +130,11 @@ impl Feed for Import {
     }
 
     fn finished(&self) -> bool {
-        self.open.is_none() && self.waiting.is_empty() && self.failure.is_none()
+        self.messages.is_empty() && self.ahead.at_end()
     }
 
     fn close(self: Box<Self>) -> Result<(), SourceError> {
         Ok(())
-    }
-}
-
-impl Open {
-    fn new(found: Found) -> io::Result<Open> {
-        let (sha256, bytes) = hash(&found.path)?;
-        let read = Arc::new(AtomicU64::new(0));
-        // What is appended meanwhile is not part of what was hashed.
-        let file = Counted { inner: File::open(&found.path)?.take(bytes), read: read.clone() };
-        let mut file = BufReader::with_capacity(READ_BYTES, file);
-        let input: Box<dyn BufRead + Send> = if file.fill_buf()?.starts_with(&GZIP_MAGIC) {
-            Box::new(BufReader::with_capacity(READ_BYTES, MultiGzDecoder::new(file)))
-        } else {
-            Box::new(file)
-        };
-        let topic = format!("file:{}", found.path.display()).into();
-        Ok(Open { path: found.path, topic, sha256, bytes: found.bytes, read, lines: Lines::new(input) })
-    }
-
-    fn next(&mut self) -> Result<Option<Line>, SourceError> {
-        self.lines.next().map_err(|error| {
-            let line = self.lines.number() + 1;
-            SourceError::io(format!("read line {line} of {}", self.path.display()))(error)
-        })
-    }
-}
-
-/// Hex SHA-256 of a file and the number of bytes it is of.
-fn hash(path: &Path) -> io::Result<(Arc<str>, u64)> {
-    let mut hasher = Sha256::new();
-    let bytes = io::copy(&mut BufReader::with_capacity(READ_BYTES, File::open(path)?), &mut hasher)?;
-    let hex: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok((hex.into(), bytes))
-}
-
-struct Counted<R> {
-    inner: R,
-    read: Arc<AtomicU64>,
-}
-
-impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let got = self.inner.read(buffer)?;
-        self.read.fetch_add(got as u64, Ordering::Relaxed);
-        Ok(got)
     }
 }
 

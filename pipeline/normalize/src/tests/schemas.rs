@@ -8,7 +8,7 @@ const META: &str = "time ingest_time event_uid source cluster origin topic parti
                     source_watermark row_hash redacted raw";
 const COMMON: &str = "actor_user_name actor_user_type actor_user_uid src_endpoint_ip api_operation api_service_name \
                       resource_type resource_name resource_namespace cloud_account_uid cloud_region status status_code \
-                      http_request_user_agent severity message";
+                      http_request_user_agent user_agent_family severity message";
 
 fn columns(table: &str) -> String {
     let schemas = Schemas::builtin();
@@ -27,22 +27,40 @@ fn tables_have_the_columns_that_code_and_rules_count_on() {
         &format!(
             "{META} {COMMON} level stage verb request_uri actor_user_groups impersonated_user_name source_ips \
              objectref_api_group objectref_resource objectref_subresource objectref_namespace objectref_name \
-             response_code response_reason authorization_decision authorization_reason request_received_time"
+             response_code response_reason authorization_decision authorization_reason request_received_time \
+             actor_user_aws_arn actor_user_aws_canonical_arn actor_user_access_key_id actor_user_session_name \
+             actor_user_pod_name actor_user_pod_uid actor_user_node_name actor_user_credential_uid \
+             issued_credential_uid impersonated_user_groups objectref_uid uri_path exec_argv exec_container \
+             dry_run response_message authorization_binding authorization_role pod_security_violations \
+             pod_security_exempt token_expiration_seconds object_labels object_owner_uid object_owner_kind \
+             object_owner_name rbac_role_ref_kind rbac_role_ref_name rbac_subjects rbac_rules pod_spec_whole \
+             pod_privileged pod_host_pid pod_host_ipc pod_host_network pod_host_process pod_host_ports \
+             pod_host_paths pod_caps_added pod_caps_drop_all pod_run_as_root pod_run_as_non_root \
+             pod_no_privilege_escalation pod_read_only_root_filesystem pod_seccomp pod_apparmor pod_selinux \
+             pod_sysctls pod_proc_mounts pod_resources_missing pod_probes_missing pod_probe_hosts \
+             pod_automount_token pod_service_links pod_service_account pod_node_name pod_images pod_commands \
+             pod_secret_env pod_volumes"
         ),
     );
     check(
         "cloudtrail",
         &format!(
-            "{META} {COMMON} event_name event_source event_type event_category read_only management_event error_code \
-             error_message request_id user_identity_type user_identity_arn user_identity_principal_id access_key_id \
-             session_issuer_arn session_mfa invoked_by recipient_account_id vpc_endpoint_id"
+            "{META} {COMMON} event_name event_source event_type event_category read_only management_event \
+             error_code error_message request_id user_identity_type user_identity_arn user_identity_principal_id \
+             access_key_id session_issuer_arn session_mfa invoked_by recipient_account_id vpc_endpoint_id \
+             event_base_name principal session_name session_created_time mfa console_session instance_session \
+             service_call source_ip_address web_identity_provider web_identity_subject issued_access_key_id \
+             issued_session_arn role_arn role_session_name target_name target_arn object_key resource_arns \
+             bytes_transferred_out"
         ),
     );
     check(
         "falco",
         &format!(
             "{META} {COMMON} rule priority hostname tags output evt_type k8s_ns_name k8s_pod_name container_id \
-             container_name container_image_repository proc_name proc_cmdline proc_exepath proc_pname user_name fd_name"
+             container_name container_image_repository proc_name proc_cmdline proc_exepath proc_pname user_name \
+             fd_name rule_source container_image_tag container_image_digest k8s_pod_uid proc_pid proc_tty \
+             proc_pcmdline proc_ancestors user_loginuid fd_rip fd_rport fd_sip fd_sport"
         ),
     );
 }

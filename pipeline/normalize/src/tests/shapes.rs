@@ -176,7 +176,7 @@ fn what_is_no_event_is_kept_with_its_reason() {
     );
     check(CloudTrail, r#"{"Records":{"eventName":"E"}}"#, "not a CloudTrail record: no eventName");
     assert_eq!(
-        rows(&normalize(CloudTrail, "[[[[[1]]]]]")),
+        rows(&normalize(CloudTrail, "[[[[[[[[1]]]]]]]]")),
         ["unparsed: [[1]] (not a CloudTrail record: not an object)"]
     );
     check(Falco, "5", "not a Falco alert: not an object");

@@ -26,6 +26,15 @@ const OURS: [(&str, &str); 10] = [
 /// How often librdkafka tells how far it has fetched.
 const STATISTICS_EVERY_MS: &str = "5000";
 
+/// What we want other than librdkafka does; properties may say otherwise.
+const DEFAULTS: [(&str, &str); 2] = [
+    // Added partitions are noticed within half a minute instead of five.
+    ("topic.metadata.refresh.interval.ms", "30000"),
+    // A batch is fetched whole, whatever its size, and this bounds what it may unpack to: room for the largest record
+    // that the other ways in take, and then some. A larger one is an error and a stalled partition, never a skip.
+    ("receive.message.max.bytes", "268435456"),
+];
+
 #[derive(Clone)]
 pub struct KafkaConfig {
     /// `host:port`, comma-separated.
@@ -38,10 +47,15 @@ pub struct KafkaConfig {
     pub properties: BTreeMap<String, String>,
     /// A partition with nothing left to read is idle when nothing arrived for so long.
     pub idle_after: Duration,
+    /// A partition that has something to read and does not move for so long has stalled.
+    pub stall_after: Duration,
 }
 
 impl KafkaConfig {
     pub const IDLE_AFTER: Duration = Duration::from_secs(30);
+
+    /// Longer than an election or a broker's restart takes, during which nothing can move.
+    pub const STALL_AFTER: Duration = Duration::from_secs(60);
 
     /// All mistakes at once.
     pub(super) fn check(&self) -> Result<(), SourceError> {
@@ -67,6 +81,9 @@ impl KafkaConfig {
 
     pub(super) fn client(&self) -> ClientConfig {
         let mut client = base(&self.brokers, &self.properties);
+        for (key, value) in DEFAULTS.into_iter().filter(|(key, _)| !self.properties.contains_key(*key)) {
+            client.set(key, value);
+        }
         client
             .set("group.id", &self.group_id)
             .set("enable.auto.commit", "false")
@@ -91,6 +108,7 @@ impl fmt::Debug for KafkaConfig {
             .field("topics", &self.topics)
             .field("properties", &self.properties.keys().collect::<Vec<_>>())
             .field("idle_after", &self.idle_after)
+            .field("stall_after", &self.stall_after)
             .finish()
     }
 }
@@ -132,14 +150,19 @@ mod tests {
 
     use super::*;
 
+    fn mapping(topic: &str, source: Source) -> TopicMapping {
+        TopicMapping { topic: topic.into(), source, cluster: None, cluster_header: None }
+    }
+
     fn config(properties: &[(&str, &str)]) -> KafkaConfig {
         KafkaConfig {
             brokers: "localhost:9092".into(),
             group_id: "stakeout".into(),
             group_instance_id: None,
-            topics: vec![TopicMapping { topic: "trail".into(), source: Source::CloudTrail, cluster: None }],
+            topics: vec![mapping("trail", Source::CloudTrail)],
             properties: properties.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
             idle_after: KafkaConfig::IDLE_AFTER,
+            stall_after: KafkaConfig::STALL_AFTER,
         }
     }
 
@@ -148,7 +171,7 @@ mod tests {
         assert!(config(&[("fetch.min.bytes", "1")]).check().is_ok());
         let wrong = KafkaConfig {
             brokers: " ".into(),
-            topics: vec![TopicMapping { topic: "audit".into(), source: Source::Kubernetes, cluster: None }],
+            topics: vec![mapping("audit", Source::Kubernetes)],
             ..config(&[("enable.auto.commit", "true"), ("group.id", "x")])
         };
         let error = wrong.check().unwrap_err().to_string();

@@ -4,11 +4,11 @@
 //! On assignment every partition is set to *our* position. On revocation its positions stay: what was handed over
 //! is still being sealed by the pipeline, so if the partition comes back, reading goes on behind it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use event::Partition;
+use event::{Partition, Positions};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -16,6 +16,8 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
 use tracing::{debug, error, info, warn};
 
+use super::stall::Progress;
+use super::standing::Foreign;
 use crate::cursor::Cursor;
 
 /// The broker's committed offsets only matter for partitions that we never read; a group coordinator that does not
@@ -29,6 +31,16 @@ const WARN_EVERY: Duration = Duration::from_secs(30);
 pub(super) struct State {
     pub cursor: Cursor,
     pub assigned: BTreeMap<Partition, Assigned>,
+    /// The other partitions of our topics, as far as they have been asked about.
+    pub foreign: BTreeMap<Partition, Foreign>,
+    /// Topics of ours that the brokers do not have.
+    pub missing: BTreeSet<Arc<str>>,
+    /// Nothing may be taken: partitions that are assigned now start paused.
+    pub paused: bool,
+    /// What the broker has of us as committed, by its own word.
+    pub told: Positions,
+    /// A commit is on its way to the broker, since then.
+    pub telling: Option<Instant>,
     /// The last rebalance could not be carried out.
     pub failure: Option<String>,
 }
@@ -44,16 +56,18 @@ pub(super) struct Assigned {
     /// Everything below this offset has been fetched and handed to us. It may lie beyond our position: behind the
     /// last message there can be transaction markers.
     pub drained_to: i64,
+    pub progress: Progress,
 }
 
 impl Assigned {
     fn from(start: Option<i64>) -> Self {
-        Assigned { start, arrived: Instant::now(), marks: None, fetched_to: -1, drained_to: -1 }
+        let now = Instant::now();
+        Assigned { start, arrived: now, marks: None, fetched_to: -1, drained_to: -1, progress: Progress::new(now) }
     }
 }
 
 /// The broker's word on a partition.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Marks {
     pub low: i64,
     pub high: i64,
@@ -77,18 +91,31 @@ impl Context {
 
     /// Warns at once, then at most every [`WARN_EVERY`] with the number of repeats.
     pub fn warn(&self, kind: &str, message: &str) {
+        if let Some(repeats) = self.worth_saying(kind, kind) {
+            warn!(kind, repeats, "kafka: {message}");
+        }
+    }
+
+    /// Likewise, for what someone must act on. Several things of one kind are told apart by their `name`.
+    pub fn alarm(&self, kind: &str, name: &str, message: &str) {
+        if let Some(repeats) = self.worth_saying(kind, &format!("{kind} {name}")) {
+            error!(kind, repeats, "kafka: {message}");
+        }
+    }
+
+    fn worth_saying(&self, kind: &str, key: &str) -> Option<u64> {
         metrics::counter!("stakeout_kafka_warnings_total", "kind" => kind.to_owned()).increment(1);
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        let repeats = match warned.get_mut(kind) {
+        let repeats = match warned.get_mut(key) {
             Some((at, repeats)) if at.elapsed() < WARN_EVERY => {
                 *repeats += 1;
-                return;
+                return None;
             }
             Some((_, repeats)) => *repeats,
             None => 0,
         };
-        warned.insert(kind.to_owned(), (Instant::now(), 0));
-        warn!(kind, repeats, "kafka: {message}");
+        warned.insert(key.to_owned(), (Instant::now(), 0));
+        Some(repeats)
     }
 
     fn assign(&self, consumer: &BaseConsumer<Self>, partitions: &TopicPartitionList) -> KafkaResult<()> {
@@ -97,12 +124,13 @@ impl Context {
         {
             let mut state = self.state();
             for partition in &partitions {
+                state.foreign.remove(partition);
                 state.assigned.insert(partition.clone(), Assigned::from(starts.get(partition).copied()));
             }
         }
         let positions = self.positions(&partitions)?;
         info!(partitions = ?positions, "kafka partitions assigned");
-        attach(consumer, &positions)
+        self.attach(consumer, &positions)
     }
 
     /// Where to read `partitions` from, as a list for librdkafka.
@@ -145,9 +173,22 @@ impl Context {
             let mut state = self.state();
             for partition in keys(partitions) {
                 state.assigned.remove(&partition);
+                state.told.remove(&partition);
             }
         }
+        if self.state().paused {
+            // A pause would outlive the assignment and meet the partition when it comes back.
+            consumer.resume(partitions)?;
+        }
         detach(consumer, partitions)
+    }
+
+    pub fn attach(&self, consumer: &BaseConsumer<Self>, partitions: &TopicPartitionList) -> KafkaResult<()> {
+        match consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => consumer.incremental_assign(partitions)?,
+            RebalanceProtocol::Eager | RebalanceProtocol::None => consumer.assign(partitions)?,
+        }
+        if self.state().paused { consumer.pause(partitions) } else { Ok(()) }
     }
 }
 
@@ -163,10 +204,23 @@ impl ConsumerContext for Context {
         }
     }
 
-    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
-        // Only for monitoring and for the first start of another data directory; the manifest is what counts.
-        if let Err(error) = result {
-            self.warn("commit", &format!("offset commit was refused: {error}"));
+    /// Only for monitoring and for the first start of another data directory; the manifest is what counts. What was
+    /// refused (a rebalance came between) is told again.
+    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
+        let mut state = self.state();
+        state.telling = None;
+        match result {
+            Ok(()) => {
+                for told in offsets.elements().iter().filter(|e| e.error().is_ok()) {
+                    if let Offset::Offset(at) = told.offset() {
+                        state.told.insert((told.topic().into(), told.partition()), at);
+                    }
+                }
+            }
+            Err(error) => {
+                drop(state);
+                self.warn("commit", &format!("offset commit was refused: {error}"));
+            }
         }
     }
 }
@@ -203,13 +257,6 @@ impl ClientContext for Context {
 
 fn keys(list: &TopicPartitionList) -> Vec<Partition> {
     list.elements().iter().map(|e| (Arc::from(e.topic()), e.partition())).collect()
-}
-
-pub(super) fn attach(consumer: &BaseConsumer<Context>, partitions: &TopicPartitionList) -> KafkaResult<()> {
-    match consumer.rebalance_protocol() {
-        RebalanceProtocol::Cooperative => consumer.incremental_assign(partitions),
-        RebalanceProtocol::Eager | RebalanceProtocol::None => consumer.assign(partitions),
-    }
 }
 
 pub(super) fn detach(consumer: &BaseConsumer<Context>, partitions: &TopicPartitionList) -> KafkaResult<()> {

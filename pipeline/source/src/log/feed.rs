@@ -1,5 +1,5 @@
-//! The embedded log as a feed: all topics of a folder, each its partition 0; new topics are noticed. Committed
-//! segments are removed once a topic holds more than it needs to.
+//! The embedded log as a feed: all topics of a folder, each its partition 0; new topics are noticed. Segments of which
+//! every record is committed are removed, oldest first.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use event::{Message, Offsets, Origin, PartitionState, Polled, Positions};
-use tracing::{info, warn};
+use tracing::info;
 
 use super::reader::LogReader;
-use super::{Topic, segment_path, segments};
+use super::{Topic, segment_path, segment_size, segments};
 use crate::cursor::Cursor;
 use crate::{Feed, FileLayer, POLL_BYTES_MAX, POLL_MESSAGES_MAX, SourceError};
 
@@ -19,9 +19,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// New topics are rare; a look at the folder costs a system call.
 const TOPICS_EVERY: Duration = Duration::from_secs(1);
-
-/// Committed segments are kept up to this size per topic, for a second look at what came in.
-const COMMITTED_BYTES_KEPT: u64 = 256 << 20;
 
 pub struct LogFeed {
     files: Arc<dyn FileLayer>,
@@ -59,10 +56,17 @@ impl LogFeed {
             readers: BTreeMap::new(),
             turn: 0,
             looked: None,
-            bytes_kept: COMMITTED_BYTES_KEPT,
+            bytes_kept: 0,
         };
         feed.find_topics()?;
         Ok(feed)
+    }
+
+    /// Keeps committed segments up to this size per topic, for a second look at what came in. Default 0: what is
+    /// committed is in the store.
+    pub fn keep_committed(mut self, bytes: u64) -> Self {
+        self.bytes_kept = bytes;
+        self
     }
 
     fn find_topics(&mut self) -> Result<(), SourceError> {
@@ -76,11 +80,18 @@ impl LogFeed {
                 continue;
             }
             if let Some(topic) = Topic::open(&*self.files, &self.root, &name)? {
-                let at = self.start.get(&(topic.name.clone(), 0)).copied().unwrap_or(0);
-                info!(topic = %topic.name, source = %topic.source, offset = at, "following embedded log");
+                let at = self.start.get(&(topic.name.clone(), 0)).copied();
+                info!(topic = %topic.name, source = %topic.source, offset = at.unwrap_or(0), "following embedded log");
                 let reader = LogReader::new(self.files.clone(), topic.clone(), at);
                 self.readers.insert(topic.name, Following { reader, arrived: Instant::now() });
             }
+        }
+        for following in self.readers.values() {
+            let topic = following.reader.topic();
+            let sizes = segments(&*self.files, &topic.dir)?;
+            let sizes = sizes.into_iter().map(|first| segment_size(&*self.files, &topic.dir, first));
+            let bytes: u64 = sizes.sum::<Result<u64, SourceError>>()?;
+            metrics::gauge!("stakeout_embedded_log_bytes", "topic" => topic.name.to_string()).set(bytes as f64);
         }
         Ok(())
     }
@@ -96,13 +107,11 @@ impl LogFeed {
             if bytes >= POLL_BYTES_MAX || polled.messages.len() >= POLL_MESSAGES_MAX {
                 break;
             }
-            let expected = following.reader.next();
             let records = following.reader.read(POLL_BYTES_MAX - bytes, POLL_MESSAGES_MAX - polled.messages.len())?;
-            let Some(first) = records.first() else { continue };
-            let topic = following.reader.topic().clone();
-            if first.offset > expected && self.start.contains_key(&(topic.name.clone(), 0)) {
-                warn!(topic = %topic.name, from = expected, to = first.offset, "records were removed before they were read");
+            if records.is_empty() {
+                continue;
             }
+            let topic = following.reader.topic().clone();
             following.arrived = Instant::now();
             for record in records {
                 bytes += record.payload.len();
@@ -149,16 +158,14 @@ impl LogFeed {
         let done = firsts.windows(2).take_while(|pair| pair[1] <= committed).map(|pair| pair[0]);
         let mut sizes = Vec::new();
         for first in done {
-            let path = segment_path(&topic.dir, first);
-            let size = self.files.open(&path).and_then(|file| file.size()).map_err(removing())?;
-            sizes.push((path, size));
+            sizes.push((segment_path(&topic.dir, first), segment_size(&*self.files, &topic.dir, first)?));
         }
         let mut bytes: u64 = sizes.iter().map(|(_, size)| size).sum();
         for (path, size) in sizes {
             if bytes <= self.bytes_kept {
                 break;
             }
-            // One by one: a gap in the middle would pass for damage.
+            // One by one: a gap in the middle would pass for damage. The last one stays, it says where offsets go on.
             self.files.remove(&path).and_then(|()| self.files.sync_dir(&topic.dir)).map_err(removing())?;
             bytes -= size;
         }
@@ -193,13 +200,5 @@ impl Feed for LogFeed {
 
     fn close(self: Box<Self>) -> Result<(), SourceError> {
         Ok(())
-    }
-}
-
-#[cfg(test)]
-impl LogFeed {
-    pub(super) fn keep_bytes(mut self, bytes: u64) -> Self {
-        self.bytes_kept = bytes;
-        self
     }
 }

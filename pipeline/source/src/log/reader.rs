@@ -23,6 +23,8 @@ pub(super) struct LogReader {
     files: Arc<dyn FileLayer>,
     topic: Topic,
     next: i64,
+    /// Someone counts on what comes next being the record at `next`.
+    held_to: bool,
     open: Option<Segment>,
     end: End,
 }
@@ -45,20 +47,18 @@ struct End {
 }
 
 impl LogReader {
-    pub fn new(files: Arc<dyn FileLayer>, topic: Topic, next: i64) -> Self {
-        LogReader { files, topic, next, open: None, end: End::default() }
+    /// From `position`; `None`: from the oldest record there is.
+    pub fn new(files: Arc<dyn FileLayer>, topic: Topic, position: Option<i64>) -> Self {
+        let (next, held_to) = (position.unwrap_or(0), position.is_some());
+        LogReader { files, topic, next, held_to, open: None, end: End::default() }
     }
 
     pub fn topic(&self) -> &Topic {
         &self.topic
     }
 
-    pub fn next(&self) -> i64 {
-        self.next
-    }
-
     /// Hands over what is there, at most about `bytes_max` (one record may exceed it) and `records_max`.
-    /// The first offset may be above `next` if segments were removed.
+    /// [`SourceError::Trimmed`] if the record at our position was removed.
     pub fn read(&mut self, bytes_max: usize, records_max: usize) -> Result<Vec<Record>, SourceError> {
         let mut records = Vec::new();
         let mut bytes = 0;
@@ -113,9 +113,17 @@ impl LogReader {
     fn seek(&mut self) -> Result<bool, SourceError> {
         let firsts = segments(&*self.files, &self.topic.dir)?;
         let Some(&oldest) = firsts.first() else { return Ok(false) };
+        if self.next < oldest && self.held_to {
+            return Err(self.trimmed(oldest));
+        }
         self.next = self.next.max(oldest);
         let first = firsts.iter().rev().find(|first| **first <= self.next).copied().unwrap_or(oldest);
-        self.open_segment(first)?;
+        match self.open_segment(first) {
+            // Removed since it was listed: the next call looks again.
+            Err(SourceError::Io { error, .. }) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            other => other?,
+        }
+        self.held_to = true;
         let wanted = std::mem::replace(&mut self.next, first);
         while self.next < wanted {
             let left = usize::try_from(wanted - self.next).unwrap_or(usize::MAX);
@@ -141,9 +149,8 @@ impl LogReader {
     /// Goes on to the segment that begins where this one ends. False: there is none.
     fn next_segment(&mut self) -> Result<bool, SourceError> {
         let Some(open) = &self.open else { return Ok(false) };
-        let Some(first) = segments(&*self.files, &self.topic.dir)?.into_iter().find(|first| *first > open.first) else {
-            return Ok(false);
-        };
+        let firsts = segments(&*self.files, &self.topic.dir)?;
+        let Some(&first) = firsts.iter().find(|first| **first > open.first) else { return Ok(false) };
         if first == self.next {
             self.open_segment(first)?;
             return Ok(true);
@@ -156,8 +163,14 @@ impl LogReader {
         let got = got.map_err(SourceError::io(format!("read {}", open.path.display())))?;
         match size_hint(&header[..got]) {
             Some(record) if open.at + record as u64 <= size && open.excused_bytes != Some(size) => Ok(true),
+            // Ours was removed under us, and what followed it too.
+            _ if !firsts.contains(&open.first) => Err(self.trimmed(first)),
             _ => Err(damaged(open.path.clone(), open.at, self.next)),
         }
+    }
+
+    fn trimmed(&self, first: i64) -> SourceError {
+        SourceError::Trimmed { topic: self.topic.name.to_string(), ours: self.next, first }
     }
 
     /// Reads records from the open segment, syncs, then moves on behind them.

@@ -124,7 +124,7 @@ mod tests {
     use crate::fault::PowerLoss;
 
     fn mapping(source: Source, cluster: Option<&str>) -> TopicMapping {
-        TopicMapping { topic: "audit".into(), source, cluster: cluster.map(str::to_owned) }
+        TopicMapping { topic: "audit".into(), source, cluster: cluster.map(str::to_owned), cluster_header: None }
     }
 
     #[test]
