@@ -95,7 +95,8 @@ mod tests {
 
     #[test]
     fn by_age_by_bytes_and_never_what_is_held() {
-        let segments = [segment("falco", 0, -9), segment("kubernetes", 1, 1), segment("falco", 2, 2), segment("falco", 9, 0)];
+        let segments =
+            [segment("falco", 0, -9), segment("kubernetes", 1, 1), segment("falco", 2, 2), segment("falco", 9, 0)];
         let check = |retention: &Retention, holds: &[Hold], expected: &[usize]| {
             let all: Vec<&SegmentMeta> = segments.iter().collect();
             assert_eq!(expired(&all, retention, holds, 10 * HOUR), expected, "{retention:?}");

@@ -102,7 +102,8 @@ impl Store {
         let metas: Vec<&SegmentMeta> = segments.iter().map(|segment| &segment.meta).collect();
         let holds = self.inner.manifest().holds()?;
         let candidates = retention::expired(&metas, retention, &holds, now);
-        let without_holds = if holds.is_empty() { candidates.len() } else { retention::expired(&metas, retention, &[], now).len() };
+        let without_holds =
+            if holds.is_empty() { candidates.len() } else { retention::expired(&metas, retention, &[], now).len() };
         let mut expired = Expired { held: without_holds.saturating_sub(candidates.len()) as u64, ..Expired::default() };
         if candidates.is_empty() {
             return Ok(expired);

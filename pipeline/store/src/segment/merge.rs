@@ -110,13 +110,7 @@ fn parquet_error(error: parquet::errors::ParquetError, path: &Path) -> StoreErro
     }
 }
 
-fn describe(
-    ulid: &str,
-    inputs: &[Arc<Segment>],
-    columns: &Columns,
-    data: FileMeta,
-    files: &[NewFile],
-) -> SegmentMeta {
+fn describe(ulid: &str, inputs: &[Arc<Segment>], columns: &Columns, data: FileMeta, files: &[NewFile]) -> SegmentMeta {
     let metas: Vec<&SegmentMeta> = inputs.iter().map(|input| &input.meta).collect();
     let (first, rest) = metas.split_first().expect("a merge has inputs");
     SegmentMeta {
