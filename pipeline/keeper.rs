@@ -10,8 +10,6 @@ use crate::config::Upkeep;
 use crate::rooms::wall_clock;
 use crate::shutdown::Shutdown;
 
-const ROUND_EVERY: Duration = Duration::from_secs(30);
-
 /// Rounds until the switch is pulled; a merge that is going on then is dropped.
 pub fn keep(store: &Store, upkeep: &Upkeep, stopping: &Shutdown) -> Result<()> {
     let mut told: Option<String> = None;
@@ -32,7 +30,7 @@ pub fn keep(store: &Store, upkeep: &Upkeep, stopping: &Shutdown) -> Result<()> {
             }
         }
         metrics::gauge!("stakeout_keeper_last_run_seconds").set(wall_clock() as f64 / 1e6);
-        if stopping.wait(ROUND_EVERY) {
+        if stopping.wait(upkeep.every) {
             return Ok(());
         }
     }

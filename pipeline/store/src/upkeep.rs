@@ -109,10 +109,10 @@ impl Store {
             return Ok(expired);
         }
         let point = |name| self.inner.options.disk.point(name).map_err(StoreError::io("expire from", &self.inner.dir));
-        point("before-expire-commit")?;
+        point("before-retention-delete")?;
         let spans: Vec<_> = candidates.iter().map(|at| (metas[*at].ulid.as_str(), metas[*at].time)).collect();
         let removed = self.inner.manifest().expire(&spans)?;
-        crash_point("after-expire-commit");
+        crash_point("after-retention-delete");
         let gone: Vec<Arc<Segment>> = removed.into_iter().map(|at| segments[candidates[at]].clone()).collect();
         for segment in &gone {
             expired.segments += 1;
@@ -230,10 +230,10 @@ impl Inner {
         let folder = parent.join(&ulid);
         let swapped = || -> Result<Arc<Segment>, StoreError> {
             let segment = Arc::new(Segment::open(&folder, &content, Some(columns))?);
-            disk.point("before-swap-commit").map_err(StoreError::io("commit to", &self.dir))?;
+            disk.point("before-compaction-swap").map_err(StoreError::io("commit to", &self.dir))?;
             let added = [Named { ulid: ulid.clone(), table: segment.meta.table.clone(), content: content.clone() }];
             let result = self.manifest().swap(&named, &added);
-            crash_point("after-swap-commit");
+            crash_point("after-compaction-swap");
             match result {
                 // An error of the commit itself may come although it is durable: the manifest knows.
                 Err(error) if !self.manifest().names(&ulid)? => Err(error),

@@ -170,7 +170,7 @@ fn damage_is_not_merged_and_not_tried_again() {
 }
 
 fn bytes(bytes: u64) -> Retention {
-    Retention { all: Limits { age: None, bytes: Some(bytes) }, tables: BTreeMap::new() }
+    Retention { all: Limits { age: None, bytes: Some(bytes) }, ..Retention::default() }
 }
 
 /// Ingest times are one second.
