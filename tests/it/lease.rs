@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
@@ -31,16 +32,17 @@ fn config(dir: &Path, data: &Path, name: &str, listen: SocketAddr) -> PathBuf {
     path
 }
 
-/// Distinct elements that were appended to the embedded log, by their hashes.
-fn feed(data: &Path, seed: u64, fed: &AtomicBool) -> BTreeSet<String> {
+/// Appends the first half at once and the rest, slowly, when told to. Returns the distinct elements by their hashes.
+fn feed(data: &Path, seed: u64, rest: &Receiver<()>, fed: &AtomicBool) -> BTreeSet<String> {
     let mut sink = Sink::embedded(&data.join("log"), &topics()).unwrap();
     let stream = Options { seed, start: 1_768_467_600_000_000, gap: 4_000, attack_every: 1_000, cloudtrail_delay: 1.0 };
     let events: Vec<Event> = Generator::new(stream).take(EVENTS).collect();
-    let started = Instant::now();
-    for (n, chunk) in events.chunks(200).enumerate() {
+    let (first, second) = events.split_at(EVENTS / 2);
+    sink.send(first).unwrap();
+    rest.recv().unwrap();
+    for chunk in second.chunks(100) {
         sink.send(chunk).unwrap();
-        // About three seconds in all, so that the kill comes while events flow.
-        std::thread::sleep(Duration::from_millis(50 * n as u64 + 50).saturating_sub(started.elapsed()));
+        std::thread::sleep(Duration::from_millis(50));
     }
     fed.store(true, Ordering::SeqCst);
     events.iter().map(|event| Sha256::digest(&event.bytes)[..16].iter().map(|b| format!("{b:02x}")).collect()).collect()
@@ -66,7 +68,9 @@ fn a_second_process_takes_over_when_the_first_is_killed() {
     let configs = [config(dir.path(), &data, "first", ports[0]), config(dir.path(), &data, "second", ports[1])];
     let fed = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let feeder = scope.spawn(|| feed(&data, seed, &fed));
+        let (go, rest) = channel();
+        let (folder, all_fed) = (&data, &fed);
+        let feeder = scope.spawn(move || feed(folder, seed, &rest, all_fed));
         let mut first = Run::start(&configs[0], ports[0], &dir.path().join("first.log"));
         first.wait_until_ready();
         let mut second = Run::start(&configs[1], ports[1], &dir.path().join("second.log"));
@@ -82,6 +86,10 @@ fn a_second_process_takes_over_when_the_first_is_killed() {
         finish(stakeout().arg("backup").arg(&copy).arg("--config").arg(&configs[0]), &[0]);
         finish(stakeout().arg("verify").arg("--config").arg(&configs[0]), &[0]);
 
+        go.send(()).unwrap();
+        first.wait_for_metrics("events of the second half", Duration::from_secs(60), |metrics| {
+            sample(metrics, "stakeout_events_admitted_total").is_some_and(|rows| rows > EVENTS as f64 * 0.52)
+        });
         let midway = !fed.load(Ordering::SeqCst);
         let killed = Instant::now();
         first.kill();

@@ -1,7 +1,7 @@
 //! Which segments to merge. Only neighbours in commit order, so that a merged segment takes the place of its inputs
 //! and every order that rests on admission stays; only within a span of time, so that pruning by time and retention
-//! keep their grain; and only so that a row at least doubles the size of the segment it is in, so that it is rewritten
-//! a logarithmic number of times.
+//! keep their grain; and only where the largest input is at most two thirds of the whole: every merge makes a row's
+//! segment at least half as large again, so that a row is rewritten a logarithmic number of times.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -59,7 +59,7 @@ fn longest_from(start: usize, segments: &[Option<&SegmentMeta>], policy: &Compac
         let inputs = index + 1 - start;
         let cold = now.saturating_sub(run.ingest.last) > policy.cold_after.as_micros() as i64;
         let enough = inputs >= policy.inputs_min.max(2) || (cold && inputs >= 2);
-        if enough && run.largest <= run.bytes / 2 {
+        if enough && run.largest <= run.bytes.saturating_mul(2) / 3 {
             longest = Some(index + 1);
         }
     }
@@ -132,7 +132,8 @@ mod tests {
         check(&[10, 10, 10], None);
         check(&[10, 10, 10, 10], Some(0..4));
         check(&[500, 10, 10, 10, 10], Some(1..5));
-        check(&[500, 100, 100, 100, 100], Some(1..5));
+        check(&[500, 60, 60, 60, 60], Some(1..5));
+        check(&[500, 100, 100, 100, 100], Some(0..5));
         check(&[500, 100, 100, 100, 200], Some(0..5));
         check(&[400, 400, 400, 400], None);
         check(&[0, 0, 0, 0], Some(0..4));
@@ -142,7 +143,8 @@ mod tests {
     fn two_cold_neighbours_are_enough_and_days_stay_apart() {
         let day = 24 * 60 * MINUTE;
         assert_eq!(picked(&minutes(&[10, 10]), day), None);
-        assert_eq!(picked(&minutes(&[10, 10]), 2 * day), Some(0..2));
+        assert_eq!(picked(&minutes(&[10, 20]), 2 * day), Some(0..2));
+        assert_eq!(picked(&minutes(&[10, 30]), 2 * day), None);
         let apart = [segment(0, 10), segment(2 * day, 10), segment(4 * day, 10), segment(6 * day, 10)];
         assert_eq!(picked(&apart, 100 * day), None);
     }

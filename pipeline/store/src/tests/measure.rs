@@ -114,7 +114,7 @@ fn measure_seals_beside_a_merge() {
         start.elapsed().as_secs_f64() * 1e3
     };
     let (piled, small) = rows.split_at(ROWS * 9 / 10);
-    piled.chunks(piled.len() / 16).for_each(|rows| drop(seal(rows)));
+    piled.chunks(piled.len() / 16).for_each(|rows| _ = seal(rows));
     let mut small = small.chunks(50);
     let show = |what: &str, mut times: Vec<f64>| {
         times.sort_by(f64::total_cmp);
