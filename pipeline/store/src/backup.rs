@@ -175,6 +175,8 @@ fn copy_database(from: &Path, to: &Path) -> Result<u64, StoreError> {
     let db = Connection::open_with_flags(from, flags)?;
     db.busy_timeout(crate::manifest::BUSY_WAIT)?;
     db.execute("VACUUM INTO ?", [to.to_string_lossy()])?;
+    let permissions = fs::metadata(from).and_then(|from| fs::set_permissions(to, from.permissions()));
+    permissions.map_err(StoreError::io("copy to", to))?;
     let synced = File::open(to).and_then(|file| file.sync_all().and_then(|()| file.metadata()));
     Ok(synced.map_err(StoreError::io("copy to", to))?.len())
 }

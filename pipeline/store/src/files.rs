@@ -26,6 +26,8 @@ pub fn tree(dir: &Path) -> io::Result<Vec<PathBuf>> {
 pub fn copy_open(mut from: &File, to: &Path) -> io::Result<u64> {
     create_parent(to)?;
     let mut file = File::create_new(to)?;
+    // Before the content: what only its owner may read stays so.
+    file.set_permissions(from.metadata()?.permissions())?;
     let bytes = io::copy(&mut from, &mut file)?;
     file.sync_all()?;
     Ok(bytes)

@@ -1,6 +1,7 @@
 //! Verify, quarantine, backup and restore.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -147,6 +148,8 @@ fn a_backup_of_a_running_store_is_whole() {
     alerts.execute_batch("PRAGMA journal_mode = wal; CREATE TABLE frontier (sequence INTEGER)").unwrap();
     fs::create_dir_all(dir.join("log/kubernetes")).unwrap();
     fs::write(dir.join("log/kubernetes/00000000000000000000.log"), b"record").unwrap();
+    fs::write(dir.join("pager.secret"), b"secret").unwrap();
+    fs::set_permissions(dir.join("pager.secret"), fs::Permissions::from_mode(0o600)).unwrap();
     let done = AtomicBool::new(false);
     let backups: Vec<(u64, PathBuf)> = std::thread::scope(|scope| {
         let (store, alerts, done) = (&store, alerts, &done);
@@ -187,6 +190,7 @@ fn a_backup_of_a_running_store_is_whole() {
             alerts.query_row("SELECT max(sequence) FROM frontier", [], |row| row.get(0)).unwrap();
         assert!(frontier.unwrap_or(0) <= *sequence as i64, "alerts are never ahead of the store");
         assert_eq!(fs::read(dir.join("log/kubernetes/00000000000000000000.log")).unwrap(), b"record");
+        assert_eq!(fs::metadata(dir.join("pager.secret")).unwrap().permissions().mode() & 0o777, 0o600);
         // And it goes on from there.
         append(&store, *sequence as i64);
         store.seal().unwrap();
