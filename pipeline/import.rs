@@ -64,7 +64,7 @@ pub fn run(args: &cli::Import, mut config: Config, stopping: &Shutdown) -> Resul
     shown.clear();
     if !imported.interrupted {
         imported.findings += detection.finish(Origin::Import)?;
-        keeper::tidy(&store, &config.upkeep)?;
+        keeper::tidy(&store, &config.upkeep);
     }
     imported.errors.extend(survey.unreadable);
     let report = Report { imported: &imported, skipped: &survey.skipped, before, took: started.elapsed() };

@@ -37,7 +37,8 @@ fn report(config: &Config, dir: &Path) -> Result<Verified> {
     let schemas = load_schemas(config)?;
     let started = Instant::now();
     let mut progress = Progress::new();
-    let mut verified = store::verify(dir, &stored(&schemas), &mut |done, total| progress.show("verified", done, total))?;
+    let mut verified =
+        store::verify(dir, &stored(&schemas), &mut |done, total| progress.show("verified", done, total))?;
     progress.clear();
     let alerts = dir.join(alerts_db(config).file_name().unwrap_or_default());
     if alerts.exists() {
@@ -223,7 +224,10 @@ mod tests {
         let verified = Verified { problems: vec![problem; 500], owner: Some(7), ..Verified::default() };
         let text = summary(Path::new("data"), &verified, Duration::from_secs(1));
         assert!(text.lines().count() < 40, "{text}");
-        assert!(text.contains("500 problems:\n  falco/01ABC: is gone\n") && text.contains("  and 480 more\nhint:"), "{text}");
+        assert!(
+            text.contains("500 problems:\n  falco/01ABC: is gone\n") && text.contains("  and 480 more\nhint:"),
+            "{text}"
+        );
         let whole = summary(Path::new("data"), &Verified::default(), Duration::from_secs(1));
         assert!(whole.ends_with("no problem: every file has the bytes that were written, every row is there once\n"));
     }

@@ -10,8 +10,6 @@ use crate::config::Upkeep;
 use crate::rooms::wall_clock;
 use crate::shutdown::Shutdown;
 
-const ROUND_EVERY: Duration = Duration::from_secs(30);
-
 /// Rounds until the switch is pulled; a merge that is going on then is dropped.
 pub fn keep(store: &Store, upkeep: &Upkeep, stopping: &Shutdown) -> Result<()> {
     let mut told: Option<String> = None;
@@ -32,7 +30,7 @@ pub fn keep(store: &Store, upkeep: &Upkeep, stopping: &Shutdown) -> Result<()> {
             }
         }
         metrics::gauge!("stakeout_keeper_last_run_seconds").set(wall_clock() as f64 / 1e6);
-        if stopping.wait(ROUND_EVERY) {
+        if stopping.wait(upkeep.every) {
             return Ok(());
         }
     }
@@ -45,7 +43,12 @@ fn round(store: &Store, upkeep: &Upkeep, stop: &dyn Fn() -> bool) -> Result<(), 
         metrics::counter!("stakeout_expired_segments_total").increment(expired.segments);
         metrics::counter!("stakeout_expired_rows_total").increment(expired.rows);
         metrics::counter!("stakeout_expired_bytes_total").increment(expired.bytes);
-        tracing::info!(segments = expired.segments, rows = expired.rows, bytes = expired.bytes, "removed expired events");
+        tracing::info!(
+            segments = expired.segments,
+            rows = expired.rows,
+            bytes = expired.bytes,
+            "removed expired events"
+        );
     }
     metrics::gauge!("stakeout_held_segments").set(expired.held as f64);
     let merged = merge_all(store, upkeep, stop);
@@ -72,8 +75,10 @@ fn merge_all(store: &Store, upkeep: &Upkeep, stop: &dyn Fn() -> bool) -> Result<
     Ok(())
 }
 
-/// After an import: what piled up is merged before the next command meets it.
-pub fn tidy(store: &Store, upkeep: &Upkeep) -> Result<()> {
+/// After an import: what piled up is merged before the next command meets it. Expiring is left to a run.
+pub fn tidy(store: &Store, upkeep: &Upkeep) {
     let quiet = Upkeep { retention: Default::default(), ..upkeep.clone() };
-    Ok(round(store, &quiet, &|| false)?)
+    if let Err(error) = round(store, &quiet, &|| false) {
+        tracing::warn!("the import is whole, but its segments could not be merged: {error}");
+    }
 }

@@ -21,6 +21,10 @@ use crate::pack;
 /// How often a second process looks whether the data directory has become free.
 const LEASE_RETRY: Duration = Duration::from_millis(500);
 
+/// A full disk under alerts.db: ten minutes for someone to make room, then the process ends.
+const RECORD_RETRY: Duration = Duration::from_secs(2);
+const RECORD_TRIES_MAX: u32 = 300;
+
 pub fn wall_clock() -> Micros {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64)
 }
@@ -199,7 +203,22 @@ impl Detection {
 
     /// Findings and frontier in one transaction. Returns the number of findings.
     fn keep(&mut self, output: &Output) -> Result<usize> {
-        self.alerts.record(&output.findings, &output.frontier, wall_clock()).context("cannot record findings")?;
+        for tries in 0.. {
+            match self.alerts.record(&output.findings, &output.frontier, wall_clock()) {
+                // Like the sealer: a restart would meet the same full disk. Meanwhile the line waits for detection.
+                Err(error) if error.can_heal() && tries < RECORD_TRIES_MAX => {
+                    if tries == 0 {
+                        tracing::error!("cannot record findings, trying again: {error}");
+                    }
+                    metrics::counter!("stakeout_record_failures_total").increment(1);
+                    std::thread::sleep(RECORD_RETRY);
+                }
+                other => {
+                    other.context("cannot record findings")?;
+                    break;
+                }
+            }
+        }
         Ok(output.findings.len())
     }
 }

@@ -3,15 +3,24 @@
 use std::time::Duration;
 
 use event::tables;
-use store::{Compaction, Limits, Retention};
+use store::{Clock, Compaction, Limits, Retention};
 
 use super::tree::{Node, Reader, Value};
 
 /// What the keeper does. By default it merges and deletes nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upkeep {
     pub compaction: Compaction,
     pub retention: Retention,
+    /// Between two rounds of the keeper.
+    pub every: Duration,
+}
+
+impl Default for Upkeep {
+    fn default() -> Self {
+        let (compaction, retention) = Default::default();
+        Upkeep { compaction, retention, every: Duration::from_secs(30) }
+    }
 }
 
 /// Windows and catch-up look back; less is taken for a mistyped unit.
@@ -21,7 +30,7 @@ pub fn read(reader: &mut Reader, node: &Node) -> Upkeep {
     let map = reader.map(node, "store", &["retention", "compaction"]);
     let mut upkeep = Upkeep::default();
     if let Some(node) = map.get("compaction") {
-        upkeep.compaction = read_compaction(reader, node);
+        upkeep.compaction = read_compaction(reader, node, &mut upkeep.every);
     }
     if let Some(node) = map.get("retention") {
         upkeep.retention = read_retention(reader, node);
@@ -29,14 +38,15 @@ pub fn read(reader: &mut Reader, node: &Node) -> Upkeep {
     upkeep
 }
 
-fn read_compaction(reader: &mut Reader, node: &Node) -> Compaction {
+fn read_compaction(reader: &mut Reader, node: &Node, every: &mut Duration) -> Compaction {
     let defaults = Compaction::default();
     match &node.value {
         Value::Bool(on) => return Compaction { on: *on, ..defaults },
         Value::Text(text) if text == "off" || text == "on" => return Compaction { on: text == "on", ..defaults },
         _ => {}
     }
-    let map = reader.map(node, "store.compaction", &["bytes", "segments", "span"]);
+    let map = reader.map(node, "store.compaction", &["bytes", "segments", "span", "every"]);
+    *every = map.duration(reader, "every").unwrap_or(*every);
     let segments = map.text(reader, "segments").and_then(|text| {
         let number = text.parse::<usize>().ok().filter(|n| (2..=64).contains(n));
         if number.is_none() {
@@ -55,8 +65,19 @@ fn read_compaction(reader: &mut Reader, node: &Node) -> Compaction {
 }
 
 fn read_retention(reader: &mut Reader, node: &Node) -> Retention {
-    let map = reader.map(node, "store.retention", &["age", "bytes", "tables"]);
+    let map = reader.map(node, "store.retention", &["age", "by", "bytes", "tables"]);
     let mut retention = Retention { all: limits(reader, node, "store.retention", true), ..Retention::default() };
+    if let Some(by) = map.text(reader, "by") {
+        match by.as_str() {
+            "ingest" => retention.by = Clock::Ingest,
+            "event" => retention.by = Clock::Event,
+            _ => reader.mistake(
+                map.line,
+                format!("store.retention: `by` is neither `ingest` nor `event`: `{by}`"),
+                "age counts from when an event came in (the default), or from its own time",
+            ),
+        }
+    }
     let Some(tables) = map.get("tables") else { return retention };
     let known = reader.map(tables, "store.retention.tables", &tables::STORED);
     for (name, node) in known.entries() {
@@ -99,6 +120,9 @@ mod tests {
         assert_eq!(upkeep.retention.all, Limits { age: days(400), bytes: Some(500 << 30) });
         assert_eq!(upkeep.retention.tables["falco"], Limits { age: days(90), bytes: None });
         assert_eq!((upkeep.compaction.bytes_max, upkeep.compaction.inputs_min), (256 << 20, 4));
+        let event = Config::parse("c.yaml", "store: {retention: {age: 30d, by: event}, compaction: {every: 1s}}\n");
+        let event = event.expect("is right").upkeep;
+        assert_eq!((event.retention.by, event.every), (Clock::Event, Duration::from_secs(1)));
         let off = Config::parse("c.yaml", "store: {compaction: off}\n").expect("is right").upkeep;
         assert!(!off.compaction.on);
     }

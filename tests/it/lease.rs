@@ -50,10 +50,8 @@ fn feed(data: &Path, seed: u64, fed: &AtomicBool) -> BTreeSet<String> {
 fn stored(config: &Path) -> Vec<String> {
     let sql = "SELECT row_hash FROM kubernetes UNION ALL SELECT row_hash FROM cloudtrail \
                UNION ALL SELECT row_hash FROM falco UNION ALL SELECT row_hash FROM unparsed";
-    let out = finish(
-        stakeout().args(["sql", sql, "--format", "csv", "--rows-max", "1000000", "--config"]).arg(config),
-        &[0],
-    );
+    let out =
+        finish(stakeout().args(["sql", sql, "--format", "csv", "--rows-max", "1000000", "--config"]).arg(config), &[0]);
     out.lines().skip(1).map(str::to_owned).collect()
 }
 
@@ -88,7 +86,11 @@ fn a_second_process_takes_over_when_the_first_is_killed() {
         let killed = Instant::now();
         first.kill();
         second.wait_until_ready();
-        println!("took over in {:.2} s, {}", killed.elapsed().as_secs_f64(), if midway { "midway" } else { "at the end" });
+        println!(
+            "took over in {:.2} s, {}",
+            killed.elapsed().as_secs_f64(),
+            if midway { "midway" } else { "at the end" }
+        );
         let expected = feeder.join().unwrap();
         let deadline = Instant::now() + Duration::from_secs(90);
         let mut rows = Vec::new();

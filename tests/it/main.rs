@@ -4,9 +4,9 @@ mod anger;
 mod crash;
 mod demo;
 mod import;
-mod kills;
 #[path = "../kafka/mod.rs"]
 mod kafka;
+mod kills;
 mod lease;
 mod line;
 mod pager;

@@ -26,3 +26,29 @@ pub enum Error {
     #[error("cannot start the delivery thread of receiver `{receiver}`: {source}")]
     Thread { receiver: String, source: std::io::Error },
 }
+
+impl Error {
+    /// Could the same call succeed later, once an operator has made room or given a right back? Nothing was recorded.
+    pub fn can_heal(&self) -> bool {
+        use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked, DiskFull, ReadOnly};
+        let Error::Database(error) = self else { return false };
+        error
+            .sqlite_error_code()
+            .is_some_and(|code| matches!(code, DiskFull | ReadOnly | DatabaseBusy | DatabaseLocked))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_can_heal_and_a_mistake_cannot() {
+        let db = rusqlite::Connection::open_in_memory().unwrap();
+        db.execute_batch("CREATE TABLE t (x); PRAGMA max_page_count = 2").unwrap();
+        let full = db.execute("INSERT INTO t VALUES (zeroblob(100000))", []).unwrap_err();
+        assert!(Error::from(full).can_heal());
+        let mistake = db.execute("INSERT INTO u VALUES (1)", []).unwrap_err();
+        assert!(!Error::from(mistake).can_heal());
+    }
+}

@@ -140,7 +140,8 @@ fn copy_others(dir: &Path, target: &Path, made: &mut Backup) -> Result<(), Store
             continue;
         }
         let kind = entry.file_type().map_err(reading)?;
-        let below = if kind.is_dir() { tree(&from).map_err(StoreError::io("list", &from))? } else { vec![PathBuf::new()] };
+        let below =
+            if kind.is_dir() { tree(&from).map_err(StoreError::io("list", &from))? } else { vec![PathBuf::new()] };
         if !kind.is_dir() && !kind.is_file() {
             continue;
         }
@@ -182,7 +183,9 @@ fn copy_database(from: &Path, to: &Path) -> Result<u64, StoreError> {
 fn remove_sqlite_leftovers(target: &Path) -> Result<(), StoreError> {
     for suffix in ["-wal", "-shm"] {
         match fs::remove_file(target.join(format!("{MANIFEST}{suffix}"))) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(StoreError::io("finish", target)(error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(StoreError::io("finish", target)(error));
+            }
             _ => {}
         }
     }

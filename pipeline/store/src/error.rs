@@ -69,7 +69,9 @@ impl StoreError {
     /// Could the same call succeed later, once an operator has made room or given a right back? Nothing was committed.
     pub fn can_heal(&self) -> bool {
         use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-        use rusqlite::ErrorCode::{CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, PermissionDenied as Denied, ReadOnly};
+        use rusqlite::ErrorCode::{
+            CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, PermissionDenied as Denied, ReadOnly,
+        };
         match self {
             StoreError::Io { source, .. } => {
                 matches!(source.kind(), StorageFull | QuotaExceeded | PermissionDenied | ReadOnlyFilesystem)
@@ -93,7 +95,9 @@ fn io_hint(error: &io::Error) -> &'static str {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "\nhint: free some space (or set `store: {retention: …}`); nothing was committed, and what was not is kept or read again"
         }
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => "\nhint: the data directory must be writable by this user",
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "\nhint: the data directory must be writable by this user"
+        }
         _ => "",
     }
 }
@@ -102,7 +106,9 @@ fn manifest_hint(error: &rusqlite::Error) -> &'static str {
     use rusqlite::ErrorCode::{CannotOpen, DiskFull, PermissionDenied, ReadOnly};
     match error.sqlite_error_code() {
         Some(DiskFull) => "\nhint: free some space; nothing was committed, and what was not is kept or read again",
-        Some(ReadOnly | CannotOpen | PermissionDenied) => "\nhint: manifest.db and its folder must be writable by this user",
+        Some(ReadOnly | CannotOpen | PermissionDenied) => {
+            "\nhint: manifest.db and its folder must be writable by this user"
+        }
         _ => "\nhint: nothing was committed; check the disk that holds manifest.db",
     }
 }

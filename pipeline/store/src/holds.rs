@@ -76,10 +76,7 @@ impl Holds {
         )?;
         match changed {
             1 => Ok(()),
-            _ => Err(StoreError::Hold {
-                what: format!("no hold {id} is in force"),
-                hint: "see `stakeout hold list`",
-            }),
+            _ => Err(StoreError::Hold { what: format!("no hold {id} is in force"), hint: "see `stakeout hold list`" }),
         }
     }
 }

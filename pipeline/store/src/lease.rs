@@ -87,10 +87,11 @@ impl Lease {
             Err(TryLockError::Error(error)) => return Err(StoreError::io("lock", &path)(error)),
         }
         let pid = std::process::id().to_string();
-        file.set_len(0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| file.write_all(pid.as_bytes()))
-            .map_err(StoreError::io("write", &path))?;
+        let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(pid.as_bytes()));
+        if let Err(error) = written {
+            // It is for messages only, and a full disk must not keep a process from starting.
+            tracing::warn!(file = %path.display(), %error, "cannot write the owner's process id");
+        }
         Ok(Lease { _file: file })
     }
 }

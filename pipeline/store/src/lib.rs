@@ -37,7 +37,7 @@ pub use crash::{CRASH_AT, CRASH_POINTS, crash_point};
 pub use disk::{Disk, OsDisk};
 pub use error::StoreError;
 pub use holds::{Hold, Holds};
-pub use retention::{Limits, Retention};
+pub use retention::{Clock, Limits, Retention};
 pub use store::{SEAL_AFTER, SEAL_BYTES, Stats, Store, StoreOptions};
 pub use upkeep::{Compacted, Expired};
 pub use verify::{Problem, Verified, check_database, quarantine, verify};

@@ -316,7 +316,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let db = Connection::open(dir.path().join(FILE)).unwrap();
         db.execute_batch(TABLES).unwrap();
-        db.execute_batch("INSERT INTO segments VALUES ('A', 'falco', 'c0', 1); UPDATE commits SET sequence = 1").unwrap();
+        db.execute_batch("INSERT INTO segments VALUES ('A', 'falco', 'c0', 1); UPDATE commits SET sequence = 1")
+            .unwrap();
         db.pragma_update(None, "user_version", 1).unwrap();
         drop(db);
         let beside = Manifest::open_read_only(dir.path()).unwrap();

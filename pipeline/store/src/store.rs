@@ -412,9 +412,7 @@ impl Inner {
     fn seal(&self, frozen: &Tail, names: &mut Names) -> Result<(Commit, Vec<Arc<Segment>>), StoreError> {
         let rows: Vec<Rows<'_>> = frozen
             .tables()
-            .map(|(name, batches)| {
-                Ok(Rows { ulid: names.next(), table: self.table(name)?, batches })
-            })
+            .map(|(name, batches)| Ok(Rows { ulid: names.next(), table: self.table(name)?, batches }))
             .collect::<Result<_, StoreError>>()?;
         let built = build_all(&rows)?;
         let mut folders = Vec::new();
@@ -532,11 +530,7 @@ impl Names {
 }
 
 /// What no commit names: temporary folders, segments renamed before a crash, replaced ones not yet removed.
-pub(crate) fn orphans(
-    disk: &dyn Disk,
-    segments_dir: &Path,
-    contents: &Contents,
-) -> Result<Vec<PathBuf>, StoreError> {
+pub(crate) fn orphans(disk: &dyn Disk, segments_dir: &Path, contents: &Contents) -> Result<Vec<PathBuf>, StoreError> {
     let named: HashSet<PathBuf> =
         contents.segments.iter().map(|segment| segments_dir.join(&segment.table).join(&segment.ulid)).collect();
     let mut orphans = Vec::new();

@@ -102,16 +102,17 @@ impl Store {
         let metas: Vec<&SegmentMeta> = segments.iter().map(|segment| &segment.meta).collect();
         let holds = self.inner.manifest().holds()?;
         let candidates = retention::expired(&metas, retention, &holds, now);
-        let without_holds = if holds.is_empty() { candidates.len() } else { retention::expired(&metas, retention, &[], now).len() };
+        let without_holds =
+            if holds.is_empty() { candidates.len() } else { retention::expired(&metas, retention, &[], now).len() };
         let mut expired = Expired { held: without_holds.saturating_sub(candidates.len()) as u64, ..Expired::default() };
         if candidates.is_empty() {
             return Ok(expired);
         }
         let point = |name| self.inner.options.disk.point(name).map_err(StoreError::io("expire from", &self.inner.dir));
-        point("before-expire-commit")?;
+        point("before-retention-delete")?;
         let spans: Vec<_> = candidates.iter().map(|at| (metas[*at].ulid.as_str(), metas[*at].time)).collect();
         let removed = self.inner.manifest().expire(&spans)?;
-        crash_point("after-expire-commit");
+        crash_point("after-retention-delete");
         let gone: Vec<Arc<Segment>> = removed.into_iter().map(|at| segments[candidates[at]].clone()).collect();
         for segment in &gone {
             expired.segments += 1;
@@ -229,10 +230,10 @@ impl Inner {
         let folder = parent.join(&ulid);
         let swapped = || -> Result<Arc<Segment>, StoreError> {
             let segment = Arc::new(Segment::open(&folder, &content, Some(columns))?);
-            disk.point("before-swap-commit").map_err(StoreError::io("commit to", &self.dir))?;
+            disk.point("before-compaction-swap").map_err(StoreError::io("commit to", &self.dir))?;
             let added = [Named { ulid: ulid.clone(), table: segment.meta.table.clone(), content: content.clone() }];
             let result = self.manifest().swap(&named, &added);
-            crash_point("after-swap-commit");
+            crash_point("after-compaction-swap");
             match result {
                 // An error of the commit itself may come although it is durable: the manifest knows.
                 Err(error) if !self.manifest().names(&ulid)? => Err(error),

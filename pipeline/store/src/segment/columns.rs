@@ -81,6 +81,7 @@ impl Iterator for Reading {
 
 /// The columns of `names` that the table has, in that order.
 pub(super) fn asked(schema: &Schema, names: &[&str]) -> SchemaRef {
-    let fields = names.iter().filter_map(|name| schema.column_with_name(name)).map(|(at, _)| schema.fields()[at].clone());
+    let fields =
+        names.iter().filter_map(|name| schema.column_with_name(name)).map(|(at, _)| schema.fields()[at].clone());
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }

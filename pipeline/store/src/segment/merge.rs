@@ -21,7 +21,7 @@ use crate::disk::Disk;
 /// A row group is written out at this size, which bounds what the Parquet writer holds.
 const ROW_GROUP_BYTES: usize = 32 << 20;
 
-const POINTS: Points = Points { before_fsync: "merge-before-fsync", after_rename: "merge-after-rename" };
+const POINTS: Points = Points { before_fsync: "before-merge-fsync", after_rename: "after-merge-rename" };
 
 /// Publishes the merged segment under `ulid` and returns the hash of its description; `None` if `stop` said so on the
 /// way. The inputs are of one table and in admission order; their bytes are checked first, since a merge would give
@@ -110,13 +110,7 @@ fn parquet_error(error: parquet::errors::ParquetError, path: &Path) -> StoreErro
     }
 }
 
-fn describe(
-    ulid: &str,
-    inputs: &[Arc<Segment>],
-    columns: &Columns,
-    data: FileMeta,
-    files: &[NewFile],
-) -> SegmentMeta {
+fn describe(ulid: &str, inputs: &[Arc<Segment>], columns: &Columns, data: FileMeta, files: &[NewFile]) -> SegmentMeta {
     let metas: Vec<&SegmentMeta> = inputs.iter().map(|input| &input.meta).collect();
     let (first, rest) = metas.split_first().expect("a merge has inputs");
     SegmentMeta {

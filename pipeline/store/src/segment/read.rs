@@ -241,7 +241,8 @@ impl Data {
                 (schema, computed)
             }
         };
-        let stored = schema.fields().iter().map(|field| field.name().as_str()).filter(|n| !computed.iter().any(|c| c == n));
+        let stored =
+            schema.fields().iter().map(|field| field.name().as_str()).filter(|n| !computed.iter().any(|c| c == n));
         let along = (!computed.is_empty()).then_some(column::RAW);
         let roots = stored.chain(along).filter_map(|name| file_schema.column_with_name(name)).map(|(root, _)| root);
         let mask = ProjectionMask::roots(self.metadata.parquet_schema(), roots.collect::<Vec<_>>());

@@ -78,7 +78,9 @@ impl FlakyDisk {
                 Unsynced::Entry(path) if path.is_dir() => fs::remove_dir_all(&path).unwrap(),
                 Unsynced::Entry(path) if path.exists() => fs::remove_file(&path).unwrap(),
                 Unsynced::Rename(from, to) if to.exists() => fs::rename(&to, &from).unwrap(),
-                Unsynced::Removal(grave, path) if grave.exists() && !path.exists() && path.parent().unwrap().exists() => {
+                Unsynced::Removal(grave, path)
+                    if grave.exists() && !path.exists() && path.parent().unwrap().exists() =>
+                {
                     // A part of what was in it may be gone.
                     for file in crate::files::tree(&grave).unwrap() {
                         if rng.random_ratio(1, 4) {
@@ -170,7 +172,9 @@ impl Disk for FlakyDisk {
         let grave = graves.join(power.removals.to_string());
         fs::rename(path, &grave)?;
         let inside = |what: &Unsynced| match what {
-            Unsynced::Content(p) | Unsynced::Entry(p) | Unsynced::Rename(_, p) | Unsynced::Removal(_, p) => p.starts_with(path),
+            Unsynced::Content(p) | Unsynced::Entry(p) | Unsynced::Rename(_, p) | Unsynced::Removal(_, p) => {
+                p.starts_with(path)
+            }
         };
         power.unsynced.retain(|what| !inside(what));
         power.unsynced.push(Unsynced::Removal(grave, path.to_owned()));

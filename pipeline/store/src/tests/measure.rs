@@ -98,3 +98,77 @@ fn bytes_of(dir: &std::path::Path, suffix: &str) -> u64 {
     }
     bytes
 }
+
+/// How long a seal takes while segments are being merged, against one in peace; and what the merge itself manages.
+#[test]
+#[ignore = "a measurement"]
+fn measure_seals_beside_a_merge() {
+    let Some(rows) = rows() else { return println!("skipped: {EVENTS} is not there") };
+    let schema = table("cloudtrail", &[("eventName", ColumnType::String), ("awsRegion", ColumnType::String)]);
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), vec![schema.clone()], StoreOptions::default()).unwrap();
+    let seal = |rows: &[Row]| {
+        store.append(&unit(&schema, rows)).unwrap();
+        let start = Instant::now();
+        store.seal().unwrap();
+        start.elapsed().as_secs_f64() * 1e3
+    };
+    let (piled, small) = rows.split_at(ROWS * 9 / 10);
+    piled.chunks(piled.len() / 16).for_each(|rows| drop(seal(rows)));
+    let mut small = small.chunks(50);
+    let show = |what: &str, mut times: Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        let (median, max) = (times[times.len() / 2], times[times.len() - 1]);
+        println!("{what}: {} seals of 50 rows, median {median:.1} ms, longest {max:.1} ms", times.len());
+    };
+    show("in peace", small.by_ref().take(30).map(seal).collect());
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let merge = scope.spawn(|| {
+            let start = Instant::now();
+            let policy = crate::Compaction { inputs_min: 16, ..Default::default() };
+            let merged = store.compact(&policy, 0, &|| false).unwrap().unwrap();
+            done.store(true, std::sync::atomic::Ordering::SeqCst);
+            (merged, start.elapsed())
+        });
+        let running = || !done.load(std::sync::atomic::Ordering::SeqCst);
+        show("beside a merge", small.by_ref().take_while(|_| running()).map(seal).collect());
+        let (merged, took) = merge.join().unwrap();
+        println!(
+            "merge: {} segments, {} rows, {:.1} -> {:.1} MB on disk in {:.2} s",
+            merged.inputs,
+            merged.rows,
+            merged.bytes_before as f64 / 1e6,
+            merged.bytes_after as f64 / 1e6,
+            took.as_secs_f64()
+        );
+    });
+}
+
+/// Time to ready with many segments.
+#[test]
+#[ignore = "a measurement"]
+fn measure_opening_a_thousand_segments() {
+    let schema = table("cloudtrail", &[("eventName", ColumnType::String)]);
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), vec![schema.clone()], StoreOptions::default()).unwrap();
+    for n in 0..1000 {
+        store.append(&unit(&schema, &[row(n, n, format!("{{\"eventName\":\"{n}\"}}"))])).unwrap();
+        store.seal().unwrap();
+    }
+    drop(store);
+    let store = open_again(dir.path(), schema.clone());
+    let start = Instant::now();
+    let verified = crate::verify(dir.path(), &[schema.clone()], &mut |_, _| {}).unwrap();
+    println!("verify: {} segments in {:.1} ms", verified.segments, start.elapsed().as_secs_f64() * 1e3);
+    let start = Instant::now();
+    let mut merges = 0;
+    while store.compact(&crate::Compaction::default(), 0, &|| false).unwrap().is_some() {
+        merges += 1;
+    }
+    store.sweep().unwrap();
+    let stats = store.stats().unwrap();
+    println!("{merges} merges in {:.2} s leave {} segments", start.elapsed().as_secs_f64(), stats.segments);
+    drop(store);
+    drop(open_again(dir.path(), schema));
+}

@@ -123,7 +123,10 @@ fn a_quarantined_segment_lets_the_store_open_again() {
 fn a_manifest_of_a_newer_version_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     drop(filled(dir.path(), 1));
-    rusqlite::Connection::open(dir.path().join("manifest.db")).unwrap().pragma_update(None, "user_version", 77).unwrap();
+    rusqlite::Connection::open(dir.path().join("manifest.db"))
+        .unwrap()
+        .pragma_update(None, "user_version", 77)
+        .unwrap();
     for error in [
         Store::open(dir.path(), tables(), StoreOptions::default()).err().unwrap(),
         Store::open_read_only(dir.path(), tables()).err().unwrap(),
@@ -180,7 +183,8 @@ fn a_backup_of_a_running_store_is_whole() {
         assert_eq!(found(&store, "*").len() as u64, sequence * 4, "every row of the last commit");
         assert_eq!(store.offsets().unwrap().next(super::TOPIC, 0), Some(*sequence as i64 * 4));
         let alerts = rusqlite::Connection::open(dir.join("alerts.db")).unwrap();
-        let frontier: Option<i64> = alerts.query_row("SELECT max(sequence) FROM frontier", [], |row| row.get(0)).unwrap();
+        let frontier: Option<i64> =
+            alerts.query_row("SELECT max(sequence) FROM frontier", [], |row| row.get(0)).unwrap();
         assert!(frontier.unwrap_or(0) <= *sequence as i64, "alerts are never ahead of the store");
         assert_eq!(fs::read(dir.join("log/kubernetes/00000000000000000000.log")).unwrap(), b"record");
         // And it goes on from there.

@@ -138,7 +138,8 @@ fn without_something_to_compute_them_missing_columns_are_an_error() {
     let error = store.count(&query, Default::default()).unwrap_err();
     assert!(matches!(&error, StoreError::Older { columns, .. } if columns == &["code"]), "{error}");
     assert!(error.to_string().contains("was written before the columns code existed"), "{error}");
-    let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| sql(&store, "SELECT count(code) FROM kubernetes")));
+    let failed =
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| sql(&store, "SELECT count(code) FROM kubernetes")));
     assert!(failed.is_err(), "nulls would look like facts");
     // Nor are they merged into segments that would claim to have them.
     assert_eq!(store.compact(&Compaction::default(), 0, &|| false).unwrap(), None);

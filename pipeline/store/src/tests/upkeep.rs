@@ -115,8 +115,8 @@ fn readers_keep_the_segments_that_they_began_with() {
         session.sql("SELECT raw FROM kubernetes").await.unwrap().create_physical_plan().await.unwrap()
     });
     let mut hits = super::hits(&store, "*");
-    assert!(store.compact(&policy(4), 0, &|| false).unwrap().is_some());
-    assert_eq!((store.sweep().unwrap(), folders(dir.path())), (4, 5), "a plan and a search hold them");
+    while store.compact(&policy(4), 0, &|| false).unwrap().is_some() {}
+    assert_eq!((store.sweep().unwrap(), folders(dir.path())), (8, 5), "a plan and a search hold them");
     assert_eq!(hits.next().unwrap().unwrap().num_rows(), 24);
     drop(hits);
     assert_eq!(store.sweep().unwrap(), 4, "the plan still does");
@@ -170,7 +170,7 @@ fn damage_is_not_merged_and_not_tried_again() {
 }
 
 fn bytes(bytes: u64) -> Retention {
-    Retention { all: Limits { age: None, bytes: Some(bytes) }, tables: BTreeMap::new() }
+    Retention { all: Limits { age: None, bytes: Some(bytes) }, ..Retention::default() }
 }
 
 /// Ingest times are one second.
@@ -183,7 +183,8 @@ fn retention_removes_whole_segments_and_nothing_else() {
     sealed(&store, 4);
     let before = (store.offsets().unwrap(), store.watermarks().unwrap(), store.sequence().unwrap());
     assert_eq!(store.expire(&Retention::default(), LATER).unwrap().segments, 0, "nothing is removed unasked");
-    let half = store.stats().unwrap().disk_bytes / 2;
+    // Segments of a few rows differ by some bytes.
+    let half = store.stats().unwrap().disk_bytes / 100 * 55;
     let expired = store.expire(&bytes(half), LATER).unwrap();
     assert_eq!((expired.segments, expired.rows), (4, 12));
     assert_eq!(found(&store, "*").len(), 12);
