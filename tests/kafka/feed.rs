@@ -23,9 +23,13 @@ pub fn config(broker: &Broker, topic: &str, group: &str) -> KafkaConfig {
             cluster: Some("prod".into()),
             cluster_header: None,
         }],
-        properties: [("session.timeout.ms", "6000"), ("heartbeat.interval.ms", "500")]
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .into(),
+        properties: [
+            ("session.timeout.ms", "6000"),
+            ("heartbeat.interval.ms", "500"),
+            ("reconnect.backoff.max.ms", "1000"),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into(),
         idle_after: Duration::from_secs(1),
         stall_after: KafkaConfig::STALL_AFTER,
     }
