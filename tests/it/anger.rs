@@ -50,11 +50,17 @@ fn everything_at_once_and_every_event_is_stored_exactly_once() {
     let allowed = Arc::new(AtomicU64::new(0));
     let producing = produce(broker.bootstrap(), seed, events, allowed.clone());
     let mut run = setup.start();
-    let mut foreigner = None;
-    let mut hit_midway = 0;
+    let mut foreigner: Option<Foreign> = None;
+    let (mut killed, mut hit_midway, mut rows_before) = (0, 0, 0);
     let started = Instant::now();
     for (index, blow) in blows.iter().enumerate() {
         allowed.store(events * (index as u64 + 1) / blows.len() as u64, Ordering::SeqCst);
+        // Blows come over the whole stream, not only over its beginning: a tenth is for repeats, which are not stored.
+        // What the foreigner holds is not stored until it leaves.
+        let share = events * index as u64 / (blows.len() as u64 + 1) * 9 / 10;
+        if foreigner.is_none() {
+            wait(&mut run, &format!("{share} rows are stored"), || setup.committed().1 >= share);
+        }
         let quiet = Duration::from_millis(rng.random_range(300..1_500));
         let since = Instant::now();
         while since.elapsed() < quiet {
@@ -63,9 +69,16 @@ fn everything_at_once_and_every_event_is_stored_exactly_once() {
         }
         match *blow {
             Blow::Kill => {
+                // Three of four find it at work on something new, one perhaps before it came so far.
+                killed += 1;
+                if killed % 4 != 0 {
+                    wait(&mut run, "it commits something new", || setup.committed().1 > rows_before);
+                    std::thread::sleep(Duration::from_millis(rng.random_range(0..1_000)));
+                }
                 run.kill();
                 let (_, rows) = setup.committed();
-                hit_midway += u64::from(rows > 0 && rows < events);
+                hit_midway += u64::from(rows > rows_before && rows < events);
+                rows_before = rows;
                 println!("{:?}: killed at {rows} rows", started.elapsed());
                 run = setup.start();
             }
@@ -98,8 +111,7 @@ fn everything_at_once_and_every_event_is_stored_exactly_once() {
     let hashes = producing.join().unwrap();
     let produced = Produced { hashes, ends: ends(&broker) };
     println!("{:?}: all is produced", started.elapsed());
-    // A quick machine may be through with what there was; enough kills must have come while there was work.
-    assert!(hit_midway * 2 >= kills, "only {hit_midway} of {kills} kills came between the first and the last row");
+    assert!(hit_midway * 2 >= kills, "only {hit_midway} of {kills} kills came while there was progress");
     for blow in &blows {
         if let Blow::PartitionsAdded(topic, count) = blow {
             let last = produced.ends[&((*topic).to_owned(), count - 1)];
@@ -136,8 +148,8 @@ fn wait(run: &mut Run, what: &str, holds: impl Fn() -> bool) {
     let started = Instant::now();
     while !holds() {
         run.assert_running();
-        assert!(started.elapsed() < Duration::from_secs(90), "waited in vain until {what}");
-        std::thread::sleep(Duration::from_millis(50));
+        assert!(started.elapsed() < Duration::from_secs(180), "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(100));
     }
 }
 

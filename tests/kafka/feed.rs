@@ -23,9 +23,13 @@ pub fn config(broker: &Broker, topic: &str, group: &str) -> KafkaConfig {
             cluster: Some("prod".into()),
             cluster_header: None,
         }],
-        properties: [("session.timeout.ms", "6000"), ("heartbeat.interval.ms", "500")]
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .into(),
+        properties: [
+            ("session.timeout.ms", "6000"),
+            ("heartbeat.interval.ms", "500"),
+            ("reconnect.backoff.max.ms", "1000"),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into(),
         idle_after: Duration::from_secs(1),
         stall_after: KafkaConfig::STALL_AFTER,
     }
@@ -179,19 +183,24 @@ fn a_partition_comes_and_goes(broker: &Broker) {
 }
 
 fn what_retention_removed_is_skipped_loudly(broker: &Broker) {
-    broker.create_topic("retention", 1);
-    produce(broker, "retention", 1, 0..100);
-    let mut removed = TopicPartitionList::new();
-    removed.add_partition_offset("retention", 0, Offset::Offset(60)).unwrap();
-    block_on(broker.admin().delete_records(&removed, &AdminOptions::new())).unwrap();
-    let positions: Positions = [(("retention".into(), 0), 20)].into();
-    let mut kept = Kept { offsets: Offsets(positions.clone()), ..Kept::default() };
-    let mut feed = KafkaFeed::open(&config(broker, "retention", "retention"), positions).unwrap();
-    kept.poll_until(&mut feed, 40);
-    assert_eq!(kept.numbers, (60..100).collect());
-    assert_eq!(kept.offsets.next("retention", 0), Some(100));
-    let lost = "stakeout_source_lost_records_total{topic=\"retention\",partition=\"0\"} 40\n";
-    assert!(shown().contains(lost), "{}", shown());
+    for strategy in ["range", "cooperative-sticky"] {
+        let topic = format!("retention-{strategy}");
+        broker.create_topic(&topic, 1);
+        produce(broker, &topic, 1, 0..100);
+        let mut removed = TopicPartitionList::new();
+        removed.add_partition_offset(&topic, 0, Offset::Offset(60)).unwrap();
+        block_on(broker.admin().delete_records(&removed, &AdminOptions::new())).unwrap();
+        let positions: Positions = [((topic.as_str().into(), 0), 20)].into();
+        let mut config = config(broker, &topic, &topic);
+        config.properties.insert("partition.assignment.strategy".into(), strategy.into());
+        let mut kept = Kept { offsets: Offsets(positions.clone()), ..Kept::default() };
+        let mut feed = KafkaFeed::open(&config, positions).unwrap();
+        kept.poll_until(&mut feed, 40);
+        assert_eq!(kept.numbers, (60..100).collect());
+        assert_eq!(kept.offsets.next(&topic, 0), Some(100), "the range covers what is lost");
+        let lost = format!("stakeout_source_lost_records_total{{topic=\"{topic}\",partition=\"0\"}} 40\n");
+        assert!(shown().contains(&lost), "{}", shown());
+    }
 }
 
 fn a_topic_made_anew_is_an_error(broker: &Broker) {

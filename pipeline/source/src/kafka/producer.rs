@@ -89,7 +89,9 @@ impl Producer {
 
     /// Queues one record and returns at once. `Ok`: `done` will be called, with `Ok` once all replicas in sync have
     /// the record, with an error once it was given up (`message.timeout.ms`, five minutes unless the properties say
-    /// less). `Err`: nothing was queued and `done` was dropped uncalled; [`SourceError::Busy`] heals by itself.
+    /// less). Records travel in batches of up to `batch.size` (1 MB), which a topic takes or refuses as a whole: one
+    /// whose `max.message.bytes` is smaller wants a smaller batch here, too. `Err`: nothing was queued and `done` was
+    /// dropped uncalled; [`SourceError::Busy`] heals by itself.
     pub fn send_acked(
         &self,
         topic: &str,
