@@ -344,6 +344,27 @@ mod tests {
     }
 
     #[test]
+    fn a_full_disk_under_the_manifest_commits_nothing_and_can_heal() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut manifest = Manifest::open(dir.path()).unwrap();
+        let pages: i64 = manifest.db.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+        let allow = |manifest: &Manifest, pages: i64| {
+            manifest.db.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).unwrap();
+        };
+        allow(&manifest, pages);
+        let large = Named { content: "c".repeat(100_000), ..segment("A") };
+        let marks = Watermarks::default();
+        let error = manifest.commit(0, std::slice::from_ref(&large), &ranges(0, 9), &marks).unwrap_err();
+        assert!(error.can_heal() && error.to_string().contains("hint: free some space"), "{error}");
+        let contents = manifest.contents().unwrap();
+        assert_eq!((contents.sequence, contents.segments.len(), contents.offsets.next("audit", 3)), (0, 0, None));
+        allow(&manifest, pages + 1000);
+        manifest.commit(0, &[large], &ranges(0, 9), &marks).unwrap();
+        let step = manifest.commit(0, &[segment("B")], &ranges(9, 10), &marks).unwrap_err();
+        assert!(!step.can_heal(), "{step}");
+    }
+
+    #[test]
     fn a_damaged_manifest_says_what_to_do() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(FILE), vec![7; 8192]).unwrap();
