@@ -38,7 +38,7 @@ fn everything_at_once_and_every_event_is_stored_exactly_once() {
     let events = number("STAKEOUT_ANGER_EVENTS", 100_000);
     let kills = number("STAKEOUT_ANGER_KILLS", 4);
     let mut rng = StdRng::seed_from_u64(seed);
-    let strategy = *["range", "cooperative-sticky"].get(rng.random_range(0..2)).unwrap();
+    let strategy = ["range", "cooperative-sticky"][rng.random_range(0..2)];
     let blows = blows(&mut rng, kills);
     println!("seed {seed}, {events} events, assignment {strategy}: {blows:?}");
     let mut broker = Broker::start();
