@@ -29,19 +29,6 @@ const PORTIONS: usize = 6;
 const POINT_WAIT: Duration = Duration::from_secs(3);
 const SIGKILL: i32 = 9;
 
-/// Every point that code names, and what the process is doing there.
-const POINTS: [&str; 9] = [
-    "before-fsync",
-    "after-segment-rename",
-    "before-manifest-commit",
-    "after-manifest-commit",
-    "before-compaction-swap",
-    "after-compaction-swap",
-    "before-retention-delete",
-    "after-retention-delete",
-    "mid-removal",
-];
-
 #[test]
 fn killed_at_every_named_point_and_at_random_everything_is_stored_exactly_once() {
     let seed = std::env::var("STAKEOUT_TEST_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(rand::random);
@@ -54,9 +41,9 @@ fn killed_at_every_named_point_and_at_random_everything_is_stored_exactly_once()
 
     for kill in 0..kills {
         // Every point has its turn early; later ones are drawn.
-        let point = match POINTS.get(kill) {
+        let point = match store::CRASH_POINTS.get(kill) {
             Some(point) => Some(*point),
-            None if rng.random_bool(0.5) => POINTS.choose(&mut rng).copied(),
+            None if rng.random_bool(0.5) => store::CRASH_POINTS.choose(&mut rng).copied(),
             None => None,
         };
         live_and_die(&setup, &mut stream, point, &mut rng, &mut tally);
@@ -67,8 +54,8 @@ fn killed_at_every_named_point_and_at_random_everything_is_stored_exactly_once()
     stored::assert_exactly_once(&setup.data, &stream.recent, &stream.expired);
     // No orphan, no damaged file, no row twice.
     finish(stakeout().args(["verify", "--data-dir"]).arg(&setup.data), &[0]);
-    let never: Vec<&str> = POINTS.into_iter().filter(|point| !tally.at_points.contains_key(point)).collect();
-    assert!(never.is_empty() || kills < POINTS.len(), "seed {seed}: never killed at {never:?}");
+    let never: Vec<&str> = store::CRASH_POINTS.into_iter().filter(|point| !tally.at_points.contains_key(point)).collect();
+    assert!(never.is_empty() || kills < store::CRASH_POINTS.len(), "seed {seed}: never killed at {never:?}");
 }
 
 /// Starts the process, feeds it, and kills it at the named point, or at a random moment.
