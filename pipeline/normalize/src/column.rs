@@ -14,7 +14,7 @@ use event::ColumnType;
 
 use crate::arena::{Arena, Blocks, Place, View};
 use crate::program::FillSlots;
-use crate::transform::Made;
+use crate::transform::{Inputs, Made, Transform};
 use crate::value;
 use crate::walk::Found;
 
@@ -28,7 +28,18 @@ pub(crate) struct ColumnBuilder {
     gaps: Vec<Range<usize>>,
     /// Rows of the batch before: a guess at what this one will have.
     rows_before: usize,
+    memo: Memo,
 }
+
+/// What a transform made last in this batch: clients, addresses and names come in runs.
+#[derive(Debug, Default)]
+struct Memo {
+    json: String,
+    made: Option<View>,
+}
+
+/// Longer values are seldom the same as the one before.
+const MEMO_MAX: usize = 256;
 
 #[derive(Debug)]
 enum Values {
@@ -60,7 +71,7 @@ impl RowPlace<'_> {
 
 impl ColumnBuilder {
     pub fn new(kind: ColumnType) -> Self {
-        ColumnBuilder { kind, values: Values::None, length: 0, gaps: Vec::new(), rows_before: 0 }
+        ColumnBuilder { kind, values: Values::None, length: 0, gaps: Vec::new(), rows_before: 0, memo: Memo::default() }
     }
 
     /// Appends one row's value.
@@ -74,6 +85,9 @@ impl ColumnBuilder {
             return;
         };
         if let Some(transform) = fill.transform {
+            if transform.inputs() == Inputs::First && self.kind == ColumnType::String {
+                return self.append_transformed(transform, found.json(slot).unwrap_or_default(), found.text, place);
+            }
             if let Some(made) = fill.make(transform, slot, found) {
                 self.append_made(made, found.text, place);
             }
@@ -97,6 +111,23 @@ impl ColumnBuilder {
                 };
                 self.append_view(place.row, view);
             }
+        }
+    }
+
+    /// Appends the text that a transform makes of one value.
+    fn append_transformed(&mut self, transform: Transform, json: &str, text: &str, place: &mut RowPlace) {
+        if self.memo.json != json || json.is_empty() {
+            self.memo.json.clear();
+            self.memo.made = match transform.apply(&[Some(json)]) {
+                Some(Made::Text(made)) => Some(place.view(made, text)),
+                _ => None,
+            };
+            if json.len() <= MEMO_MAX {
+                self.memo.json.push_str(json);
+            }
+        }
+        if let Some(view) = self.memo.made {
+            self.append_view(place.row, view);
         }
     }
 
@@ -178,6 +209,8 @@ impl ColumnBuilder {
 
     /// Hands over a batch of `rows` rows and starts anew.
     pub fn finish(&mut self, rows: usize, blocks: &Blocks) -> ArrayRef {
+        // Its view is of this batch's bytes.
+        self.memo.json.clear();
         if matches!(self.values, Values::None) {
             self.rows_before = rows;
             return new_null_array(&self.kind.arrow(), rows);

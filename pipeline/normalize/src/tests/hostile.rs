@@ -180,7 +180,7 @@ fn memory(columns: &[ArrayRef]) -> usize {
 
 #[test]
 fn gzip_bombs_become_one_row_with_their_bytes() {
-    let bomb = gzip(&vec![b'['; 64 << 20]);
+    let bomb = gzip(&vec![b'['; 16 << 20]);
     let check = |bytes: Vec<u8>, compressed: bool| {
         let length = bytes.len();
         let normalized = normalize(Source::CloudTrail, bytes);
@@ -198,9 +198,9 @@ fn gzip_bombs_become_one_row_with_their_bytes() {
     let inner = json!({"awslogs": {"data": data}}).to_string();
     check(json!({"logEvents": [{"message": inner}]}).to_string().into_bytes(), false);
     let small = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, gzip(&vec![b' '; 1 << 20]));
-    let many = json!(vec![json!({"awslogs": {"data": small}}); 400]).to_string();
+    let many = json!(vec![json!({"awslogs": {"data": small}}); 160]).to_string();
     let normalized = normalize(Source::CloudTrail, many);
-    assert_eq!(normalized.order.len(), 400 - 128, "blank ones have no elements, the rest is not unpacked");
+    assert_eq!(normalized.order.len(), 160 - 128, "blank ones have no elements, the rest is not unpacked");
 }
 
 #[test]
@@ -275,7 +275,7 @@ fn hostile_bodies_take_linear_time() {
         let held = memory(normalized.batches[0].rows.columns());
         assert!(held < 8 * length + (4 << 20), "{resource}: {held} bytes for {length}");
     }
-    assert!(started.elapsed().as_secs() < 60, "linear, not quadratic: {:?}", started.elapsed());
+    assert!(started.elapsed().as_secs() < 120, "linear, not quadratic: {:?}", started.elapsed());
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod shapes;
 mod speed;
 mod strict;
 
+use std::cell::RefCell;
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 
@@ -41,9 +42,11 @@ fn message(source: Source, bytes: impl Into<Vec<u8>>) -> Message {
 }
 
 fn normalize(source: Source, bytes: impl Into<Vec<u8>>) -> Normalized {
-    let mut normalizer = Normalizer::new(&Schemas::builtin());
-    normalizer.push(&message(source, bytes));
-    normalizer.finish()
+    thread_local!(static NORMALIZER: RefCell<Normalizer> = Normalizer::new(&Schemas::builtin()).into());
+    NORMALIZER.with_borrow_mut(|normalizer| {
+        normalizer.push(&message(source, bytes));
+        normalizer.finish()
+    })
 }
 
 /// A cell as text; `None` for null.

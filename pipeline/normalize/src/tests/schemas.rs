@@ -3,6 +3,8 @@
 use event::{ColumnType, tables};
 
 use crate::Schemas;
+use crate::pod_feature::PodFeature;
+use crate::transform::Transform;
 
 const META: &str = "time ingest_time event_uid source cluster origin topic partition offset message_index file_sha256 \
                     source_watermark row_hash redacted raw";
@@ -135,6 +137,50 @@ fn all_mistakes_are_reported_at_once_with_place_and_hint() {
             "kubernetes.yaml@api_operatoin:: unknown common column `api_operatoin`\nhint: did you mean `api_operation`?",
         ],
     );
+}
+
+#[test]
+fn transforms_and_pods_must_fit_their_columns() {
+    check(
+        &[
+            ("kubernetes.yaml", "    path: [requestURI, requestObject.dryRun]", "    path: requestURI"),
+            ("kubernetes.yaml", "    transform: uri_path", "    transform: exec_argv"),
+            ("kubernetes.yaml", "    pod: host_pid", "    pod: host_ports"),
+            ("kubernetes.yaml", "    pod: host_ipc", "    pod: host_icp"),
+            ("falco.yaml", "    path: hostname", "    pod: node_name"),
+            ("cloudtrail.yaml", "    path: readOnly", "    default: no"),
+        ],
+        &[
+            "kubernetes.yaml@pod: host_icp:: unknown fact of pods `host_icp`\nhint: did you mean `host_ipc`?",
+            "kubernetes.yaml@  uri_path:: column `uri_path`: transform `exec_argv` gives list<string>, not string",
+            "kubernetes.yaml@  dry_run:: column `dry_run`: transform `dry_run` takes 2 paths, not 1",
+            "kubernetes.yaml@  pod_host_pid:: column `pod_host_pid`: pods have `host_ports` as list<string>, not bool",
+            "cloudtrail.yaml@  read_only:: column `read_only`: a default gives text, not bool",
+            "falco.yaml@  hostname:: column `hostname`: only Kubernetes has pods",
+        ],
+    );
+}
+
+#[test]
+fn every_transform_and_fact_of_pods_is_used_and_documented() {
+    let files = FILES.map(shipped);
+    for transform in Transform::ALL {
+        let used = files.iter().any(|file| file.contains(&format!("    transform: {}\n", transform.name())));
+        let documented = files[0].contains(&format!(" {} ", transform.name()))
+            || files[0].contains(&format!(" {},", transform.name()));
+        assert!(used && documented, "{}", transform.name());
+    }
+    for feature in PodFeature::ALL {
+        assert!(
+            files[1].contains(&format!(
+                "  pod_{0}:\n    type: {1}\n    pod: {0}\n",
+                feature.name(),
+                feature.kind().name()
+            )),
+            "{}",
+            feature.name()
+        );
+    }
 }
 
 #[test]
