@@ -27,11 +27,11 @@ const SENDERS: usize = 16;
 /// What kube-apiserver's default batch holds at most is 400.
 const BATCH_EVENTS: usize = 100;
 /// Of which: 32 MiB of bodies and as much while they are copied, 32 MiB unsealed rows in several forms, the log's and
-/// the sealer's buffers, the rules. In all it is far below what is sent.
-const RESIDENT_BYTES_MAX: u64 = 900 << 20;
+/// the sealer's buffers, the rules; 250 MiB was the most that was seen.
+const RESIDENT_BYTES_MAX: u64 = 512 << 20;
 const DRAIN_MAX: Duration = Duration::from_secs(240);
 const PARTITIONS: i32 = 2;
-const BOUNDS: &str = "  in_flight_max: 32MiB\n  backlog_max: 128MiB\n";
+const BOUNDS: &str = "  in_flight_max: 32MiB\n  backlog_max: 48MiB\n";
 const SEAL: &str = "seal: {bytes: 8MiB, age: 1s}\n";
 
 fn number(name: &str, default: u64) -> u64 {
@@ -203,7 +203,7 @@ fn stored(data: &Path) -> BTreeMap<String, u64> {
     stakeout::hunt::register(&session, &store).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let query = "SELECT CAST(event_uid AS VARCHAR) FROM kubernetes";
+        let query = "SELECT json_get_str(raw, 'auditID') FROM kubernetes";
         let plan = query::plan_hunt(&session, query).await.unwrap();
         let mut batches = query::run_hunt(&session, plan, query::HuntLimits::default()).await.unwrap();
         let mut rows = BTreeMap::new();
@@ -282,7 +282,7 @@ fn kill_while_receiving(setup: &Setup, kills: u64, lives: std::ops::Range<u64>, 
 #[test]
 fn killed_while_receiving_into_the_embedded_log() {
     let setup = Setup::embedded(BOUNDS, SEAL);
-    kill_while_receiving(&setup, number("STAKEOUT_RECEIVE_KILLS", 4), 200..1_200, |run| drain(run, DRAIN_MAX));
+    kill_while_receiving(&setup, number("STAKEOUT_RECEIVE_KILLS", 3), 100..600, |run| drain(run, DRAIN_MAX));
 }
 
 #[test]
@@ -296,13 +296,13 @@ fn killed_while_receiving_into_kafka() {
         broker.bootstrap()
     );
     let setup = Setup::new(BOUNDS, &format!("{kafka}{SEAL}"));
-    kill_while_receiving(&setup, 2, 800..1_500, |run| drain_kafka(&setup, &broker, run));
+    kill_while_receiving(&setup, 2, 600..1_000, |run| drain_kafka(&setup, &broker, run));
 }
 
 /// `STAKEOUT_LOAD_SECONDS=60 cargo test --test it full_speed -- --nocapture` prints what the machine sustains.
 #[test]
 fn full_speed_within_bounds() {
-    let seconds = number("STAKEOUT_LOAD_SECONDS", 2);
+    let seconds = number("STAKEOUT_LOAD_SECONDS", 1);
     let setup = Setup::embedded(BOUNDS, SEAL);
     let mut run = setup.start();
     let ledger = Arc::new(Mutex::new(Ledger::default()));
