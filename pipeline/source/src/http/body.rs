@@ -60,16 +60,18 @@ impl Encoding {
     pub(super) fn of(header: Option<&str>) -> Result<Encoding, Refusal> {
         let named = header.map(str::trim).unwrap_or_default();
         let is = |name: &str| named.eq_ignore_ascii_case(name);
-        match () {
-            () if named.is_empty() || is("identity") => Ok(Encoding::Plain),
-            () if is("gzip") || is("x-gzip") => Ok(Encoding::Gzip),
-            () => Err(Refusal::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "unsupported_encoding",
-                format!("content-encoding `{}` is not understood", shown(named)),
-                "send the body plain or with `Content-Encoding: gzip`",
-            )),
+        if named.is_empty() || is("identity") {
+            return Ok(Encoding::Plain);
         }
+        if is("gzip") || is("x-gzip") {
+            return Ok(Encoding::Gzip);
+        }
+        Err(Refusal::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_encoding",
+            format!("content-encoding `{}` is not understood", shown(named)),
+            "send the body plain or with `Content-Encoding: gzip`",
+        ))
     }
 }
 
