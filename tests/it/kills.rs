@@ -54,18 +54,13 @@ fn killed_at_every_named_point_and_at_random_everything_is_stored_exactly_once()
     stored::assert_exactly_once(&setup.data, &stream.recent, &stream.expired);
     // No orphan, no damaged file, no row twice.
     finish(stakeout().args(["verify", "--data-dir"]).arg(&setup.data), &[0]);
-    let never: Vec<&str> = store::CRASH_POINTS.into_iter().filter(|point| !tally.at_points.contains_key(point)).collect();
+    let never: Vec<&str> =
+        store::CRASH_POINTS.into_iter().filter(|point| !tally.at_points.contains_key(point)).collect();
     assert!(never.is_empty() || kills < store::CRASH_POINTS.len(), "seed {seed}: never killed at {never:?}");
 }
 
 /// Starts the process, feeds it, and kills it at the named point, or at a random moment.
-fn live_and_die(
-    setup: &Setup,
-    stream: &mut Stream,
-    point: Option<&'static str>,
-    rng: &mut StdRng,
-    tally: &mut Tally,
-) {
+fn live_and_die(setup: &Setup, stream: &mut Stream, point: Option<&'static str>, rng: &mut StdRng, tally: &mut Tally) {
     let armed = point.map(|point| format!("{point}:{}", rng.random_range(1..=2)));
     let envs: Vec<(&str, &str)> = armed.iter().map(|armed| (store::CRASH_AT, armed.as_str())).collect();
     let mut run = Run::start_with(&setup.config, setup.listen, &setup.log, &envs);
@@ -205,7 +200,8 @@ impl Stream {
         self.expired.extend(expired.iter().map(hash));
         for events in [recent, expired] {
             for event in &events {
-                let topic = self.topics.iter().find(|t| t.source == event.source && t.cluster.as_deref() == event.cluster);
+                let topic =
+                    self.topics.iter().find(|t| t.source == event.source && t.cluster.as_deref() == event.cluster);
                 let topic = topic.expect("the generated world has a topic for each of its events");
                 *self.ends.entry((topic.name.clone(), 0)).or_insert(0) += 1;
             }

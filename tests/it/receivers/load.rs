@@ -27,11 +27,11 @@ const SENDERS: usize = 16;
 /// What kube-apiserver's default batch holds at most is 400.
 const BATCH_EVENTS: usize = 100;
 /// Of which: 32 MiB of bodies and as much while they are copied, 32 MiB unsealed rows in several forms, the log's and
-/// the sealer's buffers, the rules. In all it is far below what is sent.
-const RESIDENT_BYTES_MAX: u64 = 900 << 20;
+/// the sealer's buffers, the rules; 250 MiB was the most that was seen.
+const RESIDENT_BYTES_MAX: u64 = 512 << 20;
 const DRAIN_MAX: Duration = Duration::from_secs(240);
 const PARTITIONS: i32 = 2;
-const BOUNDS: &str = "  in_flight_max: 32MiB\n  backlog_max: 128MiB\n";
+const BOUNDS: &str = "  in_flight_max: 32MiB\n  backlog_max: 48MiB\n";
 const SEAL: &str = "seal: {bytes: 8MiB, age: 1s}\n";
 
 fn number(name: &str, default: u64) -> u64 {
@@ -133,8 +133,8 @@ fn send(address: SocketAddr, mut batches: Batches, ledger: &Mutex<Ledger>, tally
                 Err(_) => {
                     let mut ledger = ledger.lock().unwrap();
                     ledger.unknown.extend(batch.ids.iter().cloned());
-                    // Half of the senders are patient ones.
-                    if batches.made % 2 == 0 && ledger.repeat.len() < SENDERS / 2 {
+                    // Half of the senders will send it again, the others give up.
+                    if ledger.repeat.len() < SENDERS / 2 {
                         ledger.repeat.push(batch);
                     }
                     return;
@@ -145,7 +145,7 @@ fn send(address: SocketAddr, mut batches: Batches, ledger: &Mutex<Ledger>, tally
 }
 
 /// Runs the senders while `during` lasts; it may kill the process.
-fn load(setup: &Setup, round: u64, ledger: &Arc<Mutex<Ledger>>, during: impl FnOnce()) -> (Arc<Tally>, Duration) {
+fn load(setup: &Setup, round: u64, ledger: &Arc<Mutex<Ledger>>, during: impl FnOnce(&Tally)) -> (Arc<Tally>, Duration) {
     let (tally, stop) = (Arc::new(Tally::default()), Arc::new(AtomicBool::new(false)));
     let started = Instant::now();
     let senders: Vec<_> = (0..SENDERS)
@@ -155,7 +155,7 @@ fn load(setup: &Setup, round: u64, ledger: &Arc<Mutex<Ledger>>, during: impl FnO
             std::thread::spawn(move || send(address, batches, &ledger, &tally, &stop))
         })
         .collect();
-    during();
+    during(&tally);
     let took = started.elapsed();
     stop.store(true, Ordering::Relaxed);
     senders.into_iter().for_each(|sender| sender.join().unwrap());
@@ -203,7 +203,7 @@ fn stored(data: &Path) -> BTreeMap<String, u64> {
     stakeout::hunt::register(&session, &store).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let query = "SELECT CAST(event_uid AS VARCHAR) FROM kubernetes";
+        let query = "SELECT json_get_str(raw, 'auditID') FROM kubernetes";
         let plan = query::plan_hunt(&session, query).await.unwrap();
         let mut batches = query::run_hunt(&session, plan, query::HuntLimits::default()).await.unwrap();
         let mut rows = BTreeMap::new();
@@ -252,7 +252,13 @@ fn kill_while_receiving(setup: &Setup, kills: u64, lives: std::ops::Range<u64>, 
     for round in 0..kills {
         let run = setup.start();
         let life = Duration::from_millis(rng.random_range(lives.clone()));
-        let (tally, _) = load(setup, round, &ledger, || {
+        let (tally, _) = load(setup, round, &ledger, |tally| {
+            // A kill before the first answers would prove nothing.
+            let started = Instant::now();
+            while tally.requests.load(Ordering::Relaxed) < SENDERS as u64 {
+                assert!(started.elapsed() < Duration::from_secs(60), "seed {seed}: nothing is acknowledged");
+                std::thread::sleep(Duration::from_millis(5));
+            }
             std::thread::sleep(life);
             assert_memory_bounded(&run);
             run.kill();
@@ -260,14 +266,14 @@ fn kill_while_receiving(setup: &Setup, kills: u64, lives: std::ops::Range<u64>, 
         let ledger = ledger.lock().unwrap();
         let (requests, waited) = (tally.requests.load(Ordering::Relaxed), tally.waited.load(Ordering::Relaxed));
         println!(
-            "killed after {life:?}: {requests} requests acknowledged, {waited} told to wait, {} events unanswered in all",
+            "killed {life:?} after the first answers: {requests} requests acknowledged, {waited} told to wait, {} events unanswered in all",
             ledger.unknown.len()
         );
         assert!(!ledger.unknown.is_empty(), "seed {seed}: no kill came between a request and its answer");
     }
     // The patient ones send again what they have no answer to.
     let mut run = setup.start();
-    load(setup, kills, &ledger, || {
+    load(setup, kills, &ledger, |_| {
         while !ledger.lock().unwrap().repeat.is_empty() {
             run.assert_running();
             std::thread::sleep(Duration::from_millis(10));
@@ -282,7 +288,7 @@ fn kill_while_receiving(setup: &Setup, kills: u64, lives: std::ops::Range<u64>, 
 #[test]
 fn killed_while_receiving_into_the_embedded_log() {
     let setup = Setup::embedded(BOUNDS, SEAL);
-    kill_while_receiving(&setup, number("STAKEOUT_RECEIVE_KILLS", 4), 200..1_200, |run| drain(run, DRAIN_MAX));
+    kill_while_receiving(&setup, number("STAKEOUT_RECEIVE_KILLS", 3), 100..600, |run| drain(run, DRAIN_MAX));
 }
 
 #[test]
@@ -296,18 +302,18 @@ fn killed_while_receiving_into_kafka() {
         broker.bootstrap()
     );
     let setup = Setup::new(BOUNDS, &format!("{kafka}{SEAL}"));
-    kill_while_receiving(&setup, 2, 800..1_500, |run| drain_kafka(&setup, &broker, run));
+    kill_while_receiving(&setup, 2, 100..600, |run| drain_kafka(&setup, &broker, run));
 }
 
 /// `STAKEOUT_LOAD_SECONDS=60 cargo test --test it full_speed -- --nocapture` prints what the machine sustains.
 #[test]
 fn full_speed_within_bounds() {
-    let seconds = number("STAKEOUT_LOAD_SECONDS", 2);
+    let seconds = number("STAKEOUT_LOAD_SECONDS", 1);
     let setup = Setup::embedded(BOUNDS, SEAL);
     let mut run = setup.start();
     let ledger = Arc::new(Mutex::new(Ledger::default()));
     let mut highest = 0;
-    let (tally, took) = load(&setup, 0, &ledger, || {
+    let (tally, took) = load(&setup, 0, &ledger, |_| {
         let started = Instant::now();
         while started.elapsed() < Duration::from_secs(seconds) {
             run.assert_running();

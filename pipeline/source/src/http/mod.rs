@@ -10,6 +10,7 @@
 
 mod body;
 mod embedded;
+mod impatient;
 mod in_flight;
 mod kafka;
 mod meter;

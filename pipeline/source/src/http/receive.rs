@@ -201,7 +201,8 @@ impl Receiver {
             return Err(body::too_large(length, &self.body_limits()));
         }
         self.sink.ready(token).map_err(|why| self.not_kept(&why))?;
-        let held = self.in_flight.hold(length.unwrap_or(CHUNKED_BYTES), HOLD_TIMEOUT).await;
+        let held =
+            self.in_flight.hold(length.unwrap_or(CHUNKED_BYTES.min(self.limits.body_bytes_max)), HOLD_TIMEOUT).await;
         Ok((held.ok_or_else(Refusal::busy)?, encoding))
     }
 

@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::warn;
 
 use super::TlsFiles;
+use super::impatient::Impatient;
 use super::tls::Certificate;
 use crate::SourceError;
 
@@ -38,7 +39,7 @@ pub struct Listen {
     pub address: SocketAddr,
     pub tls: Option<TlsFiles>,
     pub connections_max: usize,
-    /// For the head of a request, and how long a connection may stay idle.
+    /// For the head of a request, for an answer to be read, and how long a connection may stay idle.
     pub head_timeout: Duration,
     /// How long requests under way may take once the server is told to stop.
     pub drain_timeout: Duration,
@@ -157,6 +158,7 @@ async fn accept(listener: TcpListener, serving: Arc<Serving>) {
 async fn serve(serving: &Serving, stream: TcpStream, peer: SocketAddr) {
     // Answers are small and awaited.
     let _ = stream.set_nodelay(true);
+    let stream = Impatient::new(stream, serving.listen.head_timeout);
     let Some(acceptor) = &serving.acceptor else { return http(serving, stream, peer).await };
     let mut stopped = serving.stopped.clone();
     let handshake = tokio::select! {

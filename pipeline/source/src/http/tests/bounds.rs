@@ -38,6 +38,33 @@ fn slow_senders_are_let_go() {
 }
 
 #[test]
+fn who_never_reads_answers_is_let_go() {
+    let mut setup = Setup::new();
+    setup.listen.connections_max = 1;
+    setup.listen.head_timeout = Duration::from_millis(500);
+    let server = setup.start();
+    let mut deaf = connect(server.address);
+    deaf.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+    let requests = "GET /nothing HTTP/1.1\r\nhost: x\r\n\r\n".repeat(1000);
+    // Until both sides' buffers are full of answers and requests that nobody reads, and then until it is cut off.
+    let started = std::time::Instant::now();
+    let mut sent = 0;
+    let cut_off = loop {
+        match deaf.write(&requests.as_bytes()[sent..]) {
+            Ok(more) => sent = (sent + more) % requests.len(),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(error) => break error,
+        }
+        assert!(started.elapsed() < Duration::from_secs(60), "held for ever");
+    };
+    assert!(
+        matches!(cut_off.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe),
+        "{cut_off}"
+    );
+    assert_eq!(post(server.address, "/v1/receive/kubernetes", &bearer(), b"{}").status, 200);
+}
+
+#[test]
 fn bytes_in_flight_are_bounded_and_come_back() {
     let mut setup = Setup::new();
     setup.limits.in_flight_bytes_max = 1 << 20;
