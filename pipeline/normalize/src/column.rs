@@ -74,16 +74,21 @@ impl ColumnBuilder {
         ColumnBuilder { kind, values: Values::None, length: 0, gaps: Vec::new(), rows_before: 0, memo: Memo::default() }
     }
 
-    /// Appends one row's value.
-    #[inline]
+    /// Appends one row's value. Most columns have none, so that is all that is inlined.
+    #[inline(always)]
     pub fn append(&mut self, fill: &FillSlots, found: Found, place: &mut RowPlace) {
-        let Some(slot) = fill.slot(found) else {
-            if let Some(default) = fill.default(found) {
-                let view = place.arena.view(default);
-                self.append_view(place.row, view);
+        match fill.slot(found) {
+            Some(slot) => self.append_present(fill, slot, found, place),
+            None => {
+                if let Some(default) = fill.default(found) {
+                    let view = place.arena.view(default);
+                    self.append_view(place.row, view);
+                }
             }
-            return;
-        };
+        }
+    }
+
+    fn append_present(&mut self, fill: &FillSlots, slot: usize, found: Found, place: &mut RowPlace) {
         if let Some(transform) = fill.transform {
             if transform.inputs() == Inputs::First && self.kind == ColumnType::String {
                 return self.append_transformed(transform, found.json(slot).unwrap_or_default(), found.text, place);

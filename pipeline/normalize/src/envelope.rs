@@ -165,14 +165,14 @@ impl Opening<'_> {
             return (self.each)(Element::Bad { raw, reason: "control message of CloudWatch Logs: no events".into() });
         }
         if log_event && let Some(place) = self.scratch.place(wrappers.message) {
-            return self.inner(&raw[place], nesting - 1, false);
+            return self.inner_or_text(&raw[place], nesting - 1);
         }
         let Some((wrapper, place)) = wrappers.find(self.scratch, raw) else {
             return self.element(raw);
         };
         let inner = &raw[place];
         match wrapper {
-            Wrapper::Element => self.inner(inner, nesting - 1, false),
+            Wrapper::Element => self.inner_or_text(inner, nesting - 1),
             Wrapper::List => value::elements(inner).for_each(|element| self.inner(element, nesting - 1, false)),
             Wrapper::LogEvents => value::elements(inner).for_each(|element| self.inner(element, nesting - 1, true)),
             Wrapper::Packed => match self.unpack(&value::text(inner)) {
@@ -182,17 +182,22 @@ impl Opening<'_> {
         }
     }
 
-    /// A value that an envelope holds, or the text of one.
+    /// A value that an envelope holds.
     fn inner(&mut self, raw: &str, nesting: usize, log_event: bool) {
+        let end = self.program.walk(raw, self.scratch);
+        debug_assert_eq!(end, Some(raw.len()), "it was read when its envelope was");
+        self.value(raw, nesting, log_event);
+    }
+
+    /// A value that an envelope holds, or the text of one.
+    fn inner_or_text(&mut self, raw: &str, nesting: usize) {
         if value::is_string(raw) {
             let text = value::text(raw);
             if !text.trim().is_empty() {
                 return self.text(&text, nesting);
             }
         }
-        let end = self.program.walk(raw, self.scratch);
-        debug_assert_eq!(end, Some(raw.len()), "it was read when its envelope was");
-        self.value(raw, nesting, log_event);
+        self.inner(raw, nesting, false);
     }
 
     /// What was walked last is to be a row, whatever it is.

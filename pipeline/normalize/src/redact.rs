@@ -129,15 +129,23 @@ impl Secrets {
         let mut holes = Vec::new();
         match self.source {
             Source::Kubernetes => kubernetes(found.text, &mut holes),
+            // Elsewhere nothing is what a service or caller chose.
+            Source::CloudTrail if !found.repeated => {
+                let bodies = self.slots.iter().filter_map(|slot| found.json(*slot)).filter(|body| self.needle_in(body));
+                bodies.for_each(|body| by_key(found.text, body, true, &mut holes));
+            }
             Source::CloudTrail => by_key(found.text, found.text, true, &mut holes),
             Source::Falco => by_key(found.text, found.text, false, &mut holes),
         }
         (!holes.is_empty()).then(|| replaced(found.text, holes))
     }
 
+    fn needle_in(&self, text: &str) -> bool {
+        self.needles.iter().any(|needle| needle.find(text.as_bytes()).is_some())
+    }
+
     /// Of keys that stand twice only the first is known here, so such events are always searched.
     fn may_be_in(&self, found: Found) -> bool {
-        let has = |text: &str| self.needles.iter().any(|needle| needle.find(text.as_bytes()).is_some());
         if found.repeated {
             return true;
         }
@@ -151,8 +159,10 @@ impl Secrets {
                     || is_kind(response_kind)
                     || uri_may_have_token(found.json(*uri).unwrap_or_default())
             }
-            (Source::CloudTrail, slots) => slots.iter().filter_map(|slot| found.json(*slot)).any(has),
-            _ => has(found.text),
+            (Source::CloudTrail, slots) => {
+                slots.iter().filter_map(|slot| found.json(*slot)).any(|body| self.needle_in(body))
+            }
+            _ => self.needle_in(found.text),
         }
     }
 }
@@ -326,6 +336,11 @@ fn is_secret_key(key: &str) -> bool {
 /// Secrets within a JSON string: what follows one of [`BEFORE`], up to what cannot be part of it.
 fn in_text(text: &str, string: &str, holes: &mut Vec<Hole>) {
     let bytes = string.as_bytes();
+    // Nearly all strings end here.
+    let may_be = memchr::memchr(b'=', bytes).is_some() || memchr::memmem::find(bytes, b"earer").is_some();
+    if !may_be && memchr::memmem::find(bytes, b"EARER").is_none() {
+        return;
+    }
     let Some(base) = value::part_of(text, string).map(|range| range.start) else { return };
     for first in (0..bytes.len()).filter(|at| matches!(bytes[*at] | 0x20, b'x' | b'a' | b'b')) {
         for (before, length_min) in BEFORE {

@@ -11,6 +11,9 @@ pub(crate) fn path(uri: &str) -> Cow<'_, str> {
 /// The values of `command` of an exec or attach, which are its argv. `None` for other requests and without a command.
 pub(crate) fn exec_argv(uri: &str) -> Option<Vec<Cow<'_, str>>> {
     let (path, query) = split(uri);
+    if query.is_empty() {
+        return None;
+    }
     let last = path.trim_end_matches('/').rsplit('/').next()?;
     if !matches!(last, "exec" | "attach") && !path.contains("/exec/") && !path.contains("/run/") {
         return None;

@@ -224,15 +224,14 @@ impl<'w> Walk<'w, '_> {
     }
 
     /// Goes on at a child, unless it has had its value.
-    #[inline]
+    #[inline(always)]
     fn child(&mut self, child: Option<usize>) -> Option<()> {
         match child {
             Some(child) if !std::mem::replace(&mut self.scratch.visited[child], true) => self.value(child),
-            Some(_) => {
-                self.scratch.repeated = true;
+            repeated => {
+                self.scratch.repeated |= repeated.is_some();
                 self.cursor.skip()
             }
-            None => self.cursor.skip(),
         }
     }
 }

@@ -198,6 +198,14 @@ fn envelopes_of_other_types_are_kept_whole() {
     assert_eq!(shown.len(), 3, "{shown:?}");
 }
 
+/// Found by fuzzing: a string that no envelope announces lost its quotes.
+#[test]
+fn strings_in_lists_are_kept_as_they_are() {
+    for list in [r#"["t"]"#, r#"{"Records":["t"]}"#, r#"{"Events":["t"]}"#] {
+        assert_eq!(rows(&normalize(CloudTrail, list)), [r#"unparsed: "t" (not a CloudTrail record: not an object)"#]);
+    }
+}
+
 #[test]
 fn without_a_cluster_that_the_source_needs_nothing_is_lost() {
     let mut normalizer = crate::Normalizer::new(&crate::Schemas::builtin());
