@@ -18,6 +18,7 @@ use stakeout::generate::{Generator, Options};
 use crate::kafka::{Broker, Foreign};
 use crate::line::{Produced, START, Setup, TOPICS, create_topics, ends, hash, number, seed, topic_of};
 use crate::process::Run;
+use crate::stored;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Blow {
@@ -59,7 +60,7 @@ fn everything_at_once_and_every_event_is_stored_exactly_once() {
         // What the foreigner holds is not stored until it leaves.
         let share = events * index as u64 / (blows.len() as u64 + 1) * 9 / 10;
         if foreigner.is_none() {
-            wait(&mut run, &format!("{share} rows are stored"), || setup.committed().1 >= share);
+            wait(&mut run, &format!("{share} rows are stored"), || stored::committed(&setup.data).1 >= share);
         }
         let quiet = Duration::from_millis(rng.random_range(300..1_500));
         let since = Instant::now();
@@ -72,11 +73,11 @@ fn everything_at_once_and_every_event_is_stored_exactly_once() {
                 // Three of four find it at work on something new, one perhaps before it came so far.
                 killed += 1;
                 if killed % 4 != 0 {
-                    wait(&mut run, "it commits something new", || setup.committed().1 > rows_before);
+                    wait(&mut run, "it commits something new", || stored::committed(&setup.data).1 > rows_before);
                     std::thread::sleep(Duration::from_millis(rng.random_range(0..1_000)));
                 }
                 run.kill();
-                let (_, rows) = setup.committed();
+                let (_, rows) = stored::committed(&setup.data);
                 hit_midway += u64::from(rows > rows_before && rows < events);
                 rows_before = rows;
                 println!("{:?}: killed at {rows} rows", started.elapsed());

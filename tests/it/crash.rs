@@ -11,6 +11,7 @@ use stakeout::generate::{Generator, Options};
 
 use crate::kafka::Broker;
 use crate::line::{Produced, START, Setup, create_topics, ends, hash, number, seed, topic_of};
+use crate::stored;
 
 #[test]
 fn killed_twenty_times_nothing_is_lost_and_nothing_is_doubled() {
@@ -35,7 +36,7 @@ fn killed_twenty_times_nothing_is_lost_and_nothing_is_doubled() {
             std::thread::sleep(Duration::from_millis(10));
         }
         run.kill();
-        let (commits, rows) = crashed.committed();
+        let (commits, rows) = stored::committed(&crashed.data);
         hit_midway += u64::from(rows > 0 && rows < produced.hashes.len() as u64);
         println!("killed after {:?}: {rows} rows in {commits} commits", started.elapsed());
     }

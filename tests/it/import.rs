@@ -11,14 +11,13 @@ use std::time::{Duration, Instant};
 use alert::{Filter, Reader};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use event::Source;
-use futures::StreamExt;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use sha2::{Digest, Sha256};
 use stakeout::generate::{Generator, Options};
-use store::Store;
 
 use crate::process::{finish, root, stakeout};
+use crate::stored;
 
 /// Every count of `counts.py` that has a query here; the Python is the other half of the table.
 const COUNTS: [(&str, Ask); 35] = [
@@ -199,7 +198,7 @@ fn buckets_are_imported_as_they_lie() {
     assert!(said.contains("found before under another name") && said.contains("no JSON by their content"), "{said}");
     assert_eq!(rows(&store), lines.len());
     // The order of times in the names is the order of rows.
-    let first = stored(&store, "SELECT topic FROM cloudtrail").remove(0);
+    let first = cells(&store, "SELECT topic FROM cloudtrail").remove(0);
     assert!(first.contains("_20260101T0000Z_"), "{first}");
 
     let said = import(&[], 0);
@@ -265,14 +264,14 @@ fn interrupted_imports_are_resumed() {
         let mut child = import(dir.path(), &broken, &logs, 2).stderr(Stdio::null()).spawn().unwrap();
         let wanted = distinct.len() * (kill + 1) / (kills + 1);
         let started = Instant::now();
-        while committed(&broken) < wanted as u64 && child.try_wait().unwrap().is_none() {
+        while stored::committed(&broken).1 < wanted as u64 && child.try_wait().unwrap().is_none() {
             assert!(started.elapsed() < Duration::from_secs(120), "never came to {wanted} rows");
             std::thread::sleep(Duration::from_millis(5));
         }
         std::thread::sleep(Duration::from_millis(random.random_range(0..20)));
         child.kill().unwrap();
         child.wait().unwrap();
-        let rows = committed(&broken);
+        let rows = stored::committed(&broken).1;
         println!("killed at {rows} rows");
         midway += usize::from(rows > 0 && rows < distinct.len() as u64);
     }
@@ -284,7 +283,7 @@ fn interrupted_imports_are_resumed() {
     talk(&mut import(dir.path(), &whole, &logs, 2), 0);
 
     for data in [&broken, &whole] {
-        let hashes = stored(data, "SELECT row_hash FROM cloudtrail");
+        let hashes = cells(data, "SELECT row_hash FROM cloudtrail");
         assert_eq!(hashes.len(), distinct.len(), "seed {seed}: rows of {}", data.display());
         assert_eq!(hashes.into_iter().collect::<BTreeSet<_>>(), distinct, "seed {seed}");
     }
@@ -306,7 +305,7 @@ fn the_number_of_threads_changes_nothing() {
         let data = dir.path().join(format!("jobs-{jobs}"));
         talk(&mut import(dir.path(), &data, &logs, jobs), 0);
         let columns = "topic, \"offset\", message_index, file_sha256, event_uid, row_hash, source_watermark, time, raw";
-        (stored(&data, &format!("SELECT {columns} FROM cloudtrail")), findings(&data))
+        (cells(&data, &format!("SELECT {columns} FROM cloudtrail")), findings(&data))
     });
     assert_eq!(one.0.len(), four.0.len());
     assert!(one == four, "the same rows in the same order, the same findings");
@@ -371,35 +370,18 @@ fn hash(event: &[u8]) -> String {
     Sha256::digest(event)[..16].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Rows in the manifest; 0 before there is one.
-fn committed(data: &Path) -> u64 {
-    let schemas = normalize::Schemas::builtin();
-    let store = Store::open_read_only(data, stakeout::rooms::stored(&schemas));
-    store.map_or(0, |store| store.stats().map_or(0, |stats| stats.rows))
-}
-
 /// Rows of a query over one table in the order in which they are stored.
-fn stored(data: &Path, query: &str) -> Vec<String> {
-    let schemas = normalize::Schemas::builtin();
-    let store = Store::open_read_only(data, stakeout::rooms::stored(&schemas)).unwrap();
-    let session = query::session(&query::Limits::HUNT);
-    stakeout::hunt::register(&session, &store).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+fn cells(data: &Path, query: &str) -> Vec<String> {
+    let options = FormatOptions::default();
     let mut rows = Vec::new();
-    runtime.block_on(async {
-        let plan = query::plan_hunt(&session, query).await.unwrap();
-        let mut batches = query::run_hunt(&session, plan, query::HuntLimits::default()).await.unwrap();
-        while let Some(batch) = batches.next().await {
-            let batch = batch.unwrap();
-            let options = FormatOptions::default();
-            let columns: Vec<_> =
-                batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options).unwrap()).collect();
-            for row in 0..batch.num_rows() {
-                let cells: Vec<String> = columns.iter().map(|column| column.value(row).to_string()).collect();
-                rows.push(cells.join(" | "));
-            }
+    for batch in stored::query(data, query) {
+        let columns: Vec<_> =
+            batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options).unwrap()).collect();
+        for number in 0..batch.num_rows() {
+            let row: Vec<String> = columns.iter().map(|column| column.value(number).to_string()).collect();
+            rows.push(row.join(" | "));
         }
-    });
+    }
     rows
 }
 

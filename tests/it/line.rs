@@ -6,18 +6,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use alert::{Filter, Reader};
-use arrow::array::AsArray;
 use event::Source;
-use futures::StreamExt;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use sha2::{Digest, Sha256};
 use stakeout::generate::Event;
-use store::Store;
 
 use crate::kafka::Broker;
 use crate::pager::Pager;
 use crate::process::{Run, free_port, sample};
+use crate::stored;
 
 const SECOND: i64 = 1_000_000;
 /// 2026-01-15T09:00:00Z.
@@ -82,7 +80,7 @@ pub fn ends(broker: &Broker) -> BTreeMap<(String, i32), i64> {
 
 pub struct Setup {
     config: PathBuf,
-    data: PathBuf,
+    pub data: PathBuf,
     log: PathBuf,
     listen: std::net::SocketAddr,
     pager: Pager,
@@ -170,52 +168,18 @@ alerts:
     /// Until the manifest's positions are where the topics end.
     pub fn wait_for_the_end(&self, run: &mut Run, produced: &Produced, at_most: Duration) {
         let started = Instant::now();
-        while self.offsets() != produced.ends {
+        while stored::positions(&self.data) != produced.ends {
             run.assert_running();
             let waited = started.elapsed();
-            assert!(waited < at_most, "committed {:?} of {:?}", self.offsets(), produced.ends);
+            assert!(waited < at_most, "committed {:?} of {:?}", stored::positions(&self.data), produced.ends);
             std::thread::sleep(Duration::from_millis(200));
         }
     }
 
-    /// The manifest's positions.
-    pub fn offsets(&self) -> BTreeMap<(String, i32), i64> {
-        let schemas = normalize::Schemas::builtin();
-        let store = Store::open_read_only(&self.data, stakeout::rooms::stored(&schemas));
-        let offsets = store.and_then(|s| s.offsets()).unwrap_or_default();
-        offsets.0.into_iter().map(|((topic, partition), next)| ((topic.to_string(), partition), next)).collect()
-    }
-
-    /// Commits and rows in the manifest; zero before there is one.
-    pub fn committed(&self) -> (u64, u64) {
-        let schemas = normalize::Schemas::builtin();
-        let store = Store::open_read_only(&self.data, stakeout::rooms::stored(&schemas));
-        store.map_or((0, 0), |s| (s.sequence().unwrap_or(0), s.stats().map_or(0, |stats| stats.rows)))
-    }
-
     pub fn assert_stored_exactly_once(&self, produced: &Produced) {
-        assert_eq!(self.offsets(), produced.ends, "the manifest's offsets are not where the topics end");
-        let schemas = normalize::Schemas::builtin();
-        let store = Store::open_read_only(&self.data, stakeout::rooms::stored(&schemas)).unwrap();
-        let session = query::session(&query::Limits::HUNT);
-        stakeout::hunt::register(&session, &store).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let mut stored = BTreeSet::new();
-        let mut rows = 0;
-        runtime.block_on(async {
-            let plan = query::plan_hunt(&session, "SELECT row_hash FROM events").await.unwrap();
-            let mut batches = query::run_hunt(&session, plan, query::HuntLimits::default()).await.unwrap();
-            while let Some(batch) = batches.next().await {
-                let batch = batch.unwrap();
-                rows += batch.num_rows();
-                for hash in batch.column(0).as_fixed_size_binary().iter().flatten() {
-                    stored.insert(<[u8; 16]>::try_from(hash).unwrap());
-                }
-            }
-        });
-        assert_eq!(rows, stored.len(), "a row is stored twice");
-        let (lost, added) = (produced.hashes.difference(&stored).count(), stored.difference(&produced.hashes).count());
-        assert_eq!((lost, added), (0, 0), "events lost and rows that nobody produced");
+        let positions = stored::positions(&self.data);
+        assert_eq!(positions, produced.ends, "the manifest's offsets are not where the topics end");
+        stored::assert_exactly_once(&self.data, &produced.hashes, &BTreeSet::new());
     }
 
     /// Id to the last instant it held.

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use arrow::array::AsArray;
-use futures::StreamExt;
+use arrow::array::{Array, AsArray};
+use arrow::record_batch::RecordBatch;
+use futures::TryStreamExt;
 use store::Store;
 
 pub type Hashes = BTreeSet<[u8; 16]>;
@@ -24,28 +25,27 @@ pub fn committed(data: &Path) -> (u64, u64) {
     open(data).map_or((0, 0), |s| (s.sequence().unwrap_or(0), s.stats().map_or(0, |stats| stats.rows)))
 }
 
-/// Hashes of all rows of all sources. No row may be there twice.
-pub fn hashes(data: &Path) -> Hashes {
+/// All rows of a query over what is committed.
+pub fn query(data: &Path, sql: &str) -> Vec<RecordBatch> {
     let session = query::session(&query::Limits::HUNT);
     stakeout::hunt::register(&session, &open(data).unwrap()).unwrap();
+    let limits = query::HuntLimits { rows_max: u64::MAX, ..query::HuntLimits::default() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let mut stored = BTreeSet::new();
-    let mut rows = 0;
     runtime.block_on(async {
-        for table in ["events", "unparsed"] {
-            let plan = query::plan_hunt(&session, &format!("SELECT row_hash FROM {table}")).await.unwrap();
-            let limits = query::HuntLimits { rows_max: u64::MAX, ..query::HuntLimits::default() };
-            let mut batches = query::run_hunt(&session, plan, limits).await.unwrap();
-            while let Some(batch) = batches.next().await {
-                let batch = batch.unwrap();
-                rows += batch.num_rows();
-                for hash in batch.column(0).as_fixed_size_binary().iter().flatten() {
-                    stored.insert(<[u8; 16]>::try_from(hash).unwrap());
-                }
-            }
-        }
-    });
-    assert_eq!(rows, stored.len(), "a row is stored twice");
+        let plan = query::plan_hunt(&session, sql).await.unwrap();
+        query::run_hunt(&session, plan, limits).await.unwrap().try_collect().await.unwrap()
+    })
+}
+
+/// Hashes of all rows of all sources. No row may be there twice.
+pub fn hashes(data: &Path) -> Hashes {
+    let batches = ["events", "unparsed"].map(|table| query(data, &format!("SELECT row_hash FROM {table}"))).concat();
+    let hashes = |batch: &RecordBatch| {
+        let column = batch.column(0).as_fixed_size_binary().clone();
+        (0..column.len()).map(move |row| <[u8; 16]>::try_from(column.value(row)).unwrap()).collect::<Vec<_>>()
+    };
+    let stored: Hashes = batches.iter().flat_map(hashes).collect();
+    assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), stored.len(), "a row is stored twice");
     stored
 }
 

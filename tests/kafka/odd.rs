@@ -75,7 +75,8 @@ pub fn every_codec_is_read(broker: &Broker) {
 pub fn headers_name_the_cluster(broker: &Broker) {
     broker.create_topic("headers", 1);
     let producer = plain(broker, &[]);
-    let cases: [(&[(&str, &[u8])], Option<&str>); 5] = [
+    type Headers = &'static [(&'static str, &'static [u8])];
+    let cases: [(Headers, Option<&str>); 5] = [
         (&[("stakeout-cluster", b"prod-eu")], Some("prod-eu")),
         (&[("other", b"x")], Some("rest")),
         (&[], Some("rest")),

@@ -270,24 +270,25 @@ impl Pod {
     }
 
     /// Which of these some container lacks.
-    fn missing(&self, wanted: &[(&'static str, fn(&Container) -> bool)]) -> Option<Made<'_>> {
+    fn missing(&self, wanted: &[Trait]) -> Option<Made<'_>> {
         let lacks = |has: fn(&Container) -> bool| self.containers.iter().any(|container| !has(container));
         let missing = || wanted.iter().filter(|(_, has)| lacks(*has)).map(|(name, _)| (*name).into());
         self.whole.then(|| Made::List(missing().collect()))
     }
 }
 
-type Wanted<const N: usize> = [(&'static str, fn(&Container) -> bool); N];
+/// What a container should have, and whether one has it.
+type Trait = (&'static str, fn(&Container) -> bool);
 
 /// A limit is the request too where there is none. Ephemeral containers cannot have resources or probes.
-const RESOURCES: Wanted<5> = [
+const RESOURCES: [Trait; 5] = [
     ("limits.cpu", |c| c.limits.cpu || c.kind == Kind::Ephemeral),
     ("limits.memory", |c| c.limits.memory || c.kind == Kind::Ephemeral),
     ("limits.ephemeral-storage", |c| c.limits.storage || c.kind == Kind::Ephemeral),
     ("requests.cpu", |c| c.requests.cpu || c.limits.cpu || c.kind == Kind::Ephemeral),
     ("requests.memory", |c| c.requests.memory || c.limits.memory || c.kind == Kind::Ephemeral),
 ];
-const PROBES: Wanted<2> = [
+const PROBES: [Trait; 2] = [
     ("livenessProbe", |c| c.liveness || c.kind != Kind::Main),
     ("readinessProbe", |c| c.readiness || c.kind != Kind::Main),
 ];

@@ -117,7 +117,7 @@ impl Secrets {
         let mut slot =
             |path: &[&str]| trie.insert(&path.iter().map(|key| Step::Key((*key).into())).collect::<Vec<_>>());
         let slots = paths.iter().map(|path| slot(path)).collect();
-        Secrets { source, slots, needles: needles.iter().map(|needle| Finder::new(needle)).collect() }
+        Secrets { source, slots, needles: needles.iter().map(Finder::new).collect() }
     }
 
     /// The event's text without its secrets; `None` when it has none.

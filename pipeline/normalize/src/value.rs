@@ -154,6 +154,6 @@ mod tests {
         let text = "some text";
         assert_eq!(part_of(text, &text[5..]), Some(5..9));
         assert_eq!(part_of(&text[..4], &text[5..]), None);
-        assert_eq!(part_of(text, &"text".to_owned()), None);
+        assert_eq!(part_of(text, &String::from("text")), None);
     }
 }

@@ -82,10 +82,10 @@ impl Provider {
     /// Segments whose files lack a column that this scan needs, and the others.
     fn outdated(
         &self,
-        segments: Vec<Arc<Segment>>,
+        segments: Segments,
         projection: Option<&Vec<usize>>,
         filters: &[Expr],
-    ) -> Result<(Vec<Arc<Segment>>, Vec<Arc<Segment>>)> {
+    ) -> Result<(Segments, Segments)> {
         let read = |index: usize| projection.is_none_or(|projection| projection.contains(&index));
         let filtered: HashSet<&Column> = filters.iter().flat_map(Expr::column_refs).collect();
         let needed = |name: &str| {
@@ -100,6 +100,8 @@ impl Provider {
         Ok((outdated, current))
     }
 }
+
+type Segments = Vec<Arc<Segment>>;
 
 /// The filters of the scan are inexact: they are applied again above it.
 fn compute_columns(

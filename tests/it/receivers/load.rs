@@ -11,17 +11,16 @@ use std::time::{Duration, Instant};
 
 use arrow::array::AsArray;
 use event::Source;
-use futures::StreamExt;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use store::Store;
 
 use super::client::{Connection, request};
 use super::{KUBERNETES, Setup, bearer, events};
 use crate::kafka::Broker;
 use crate::process::{Run, sample};
+use crate::stored;
 
 const SENDERS: usize = 16;
 /// What kube-apiserver's default batch holds at most is 400.
@@ -180,7 +179,7 @@ fn assert_memory_bounded(run: &Run) -> u64 {
 
 /// Every acknowledged event is stored once, every other one at most once, and none that was never sent.
 fn assert_stored(setup: &Setup, ledger: &Ledger, seed: u64) {
-    let stored = stored(&setup.data);
+    let stored = rows_by_id(&setup.data);
     let twice = stored.values().filter(|count| **count > 1).count();
     let lost = ledger.acknowledged.iter().filter(|id| !stored.contains_key(*id)).count();
     let known = |id: &String| ledger.acknowledged.contains(id) || ledger.unknown.contains(id);
@@ -196,26 +195,15 @@ fn assert_stored(setup: &Setup, ledger: &Ledger, seed: u64) {
 }
 
 /// Rows per event id.
-fn stored(data: &Path) -> BTreeMap<String, u64> {
-    let schemas = normalize::Schemas::builtin();
-    let store = Store::open_read_only(data, stakeout::rooms::stored(&schemas)).unwrap();
-    let session = query::session(&query::Limits::HUNT);
-    stakeout::hunt::register(&session, &store).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let query = "SELECT json_get_str(raw, 'auditID') FROM kubernetes";
-        let plan = query::plan_hunt(&session, query).await.unwrap();
-        let mut batches = query::run_hunt(&session, plan, query::HuntLimits::default()).await.unwrap();
-        let mut rows = BTreeMap::new();
-        while let Some(batch) = batches.next().await {
-            let batch = batch.unwrap();
-            let ids = arrow::compute::cast(batch.column(0), &arrow::datatypes::DataType::Utf8).unwrap();
-            for id in ids.as_string::<i32>().iter().flatten() {
-                *rows.entry(id.to_owned()).or_insert(0) += 1;
-            }
+fn rows_by_id(data: &Path) -> BTreeMap<String, u64> {
+    let mut rows = BTreeMap::new();
+    for batch in stored::query(data, "SELECT json_get_str(raw, 'auditID') FROM kubernetes") {
+        let ids = arrow::compute::cast(batch.column(0), &arrow::datatypes::DataType::Utf8).unwrap();
+        for id in ids.as_string::<i32>().iter().flatten() {
+            *rows.entry(id.to_owned()).or_insert(0) += 1;
         }
-        rows
-    })
+    }
+    rows
 }
 
 /// Until everything that is in the embedded log is committed.
@@ -228,14 +216,11 @@ fn drain(run: &mut Run, at_most: Duration) {
 /// Until everything that is on the broker is committed.
 fn drain_kafka(setup: &Setup, broker: &Broker, run: &mut Run) {
     let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", broker.bootstrap()).create().unwrap();
-    let schemas = normalize::Schemas::builtin();
     let started = Instant::now();
     for partition in 0..PARTITIONS {
         let (_, end) = consumer.fetch_watermarks("audit", partition, Duration::from_secs(10)).unwrap();
-        let committed = || {
-            let store = Store::open_read_only(&setup.data, stakeout::rooms::stored(&schemas));
-            store.and_then(|s| s.offsets()).unwrap_or_default().next("audit", partition).unwrap_or(0)
-        };
+        let key = ("audit".to_owned(), partition);
+        let committed = || stored::positions(&setup.data).get(&key).copied().unwrap_or(0);
         while committed() < end {
             run.assert_running();
             assert!(started.elapsed() < DRAIN_MAX, "committed {} of {end}", committed());

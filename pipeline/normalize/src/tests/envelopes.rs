@@ -144,7 +144,7 @@ fn control_messages_are_kept() {
     for message in
         [control.to_string().into_bytes(), packed(&control).into_bytes(), gzip(control.to_string().as_bytes())]
     {
-        assert_eq!(rows(&normalize(Kubernetes, message)), [expected.clone()]);
+        assert_eq!(rows(&normalize(Kubernetes, message)), std::slice::from_ref(&expected));
     }
 }
 

@@ -136,13 +136,15 @@ impl Walk {
             return Ok(());
         }
         if !named && !is_known(path) {
-            match sniff::look(path)? {
-                Content::Json => {}
-                Content::Other => return Ok(self.skip(path, "no logs by their names, no JSON by their content")),
-                Content::Empty => return Ok(self.skip(path, "empty")),
-                Content::Unusable(what) => {
-                    return Ok(self.skip(path, what.split('\n').next().unwrap_or(what)));
-                }
+            let why_not = match sniff::look(path)? {
+                Content::Json => None,
+                Content::Other => Some("no logs by their names, no JSON by their content"),
+                Content::Empty => Some("empty"),
+                Content::Unusable(what) => Some(what.split('\n').next().unwrap_or(what)),
+            };
+            if let Some(why) = why_not {
+                self.skip(path, why);
+                return Ok(());
             }
         } else {
             File::open(path)?;
@@ -213,7 +215,7 @@ mod tests {
         let digests = dir.path().join("AWSLogs/111122223333/CloudTrail-Digest");
         fs::create_dir_all(&digests).unwrap();
         fs::write(digests.join("x.json.gz"), "").unwrap();
-        let error = Survey::of(&[digests.clone()], Source::CloudTrail).unwrap_err().to_string();
+        let error = Survey::of(std::slice::from_ref(&digests), Source::CloudTrail).unwrap_err().to_string();
         assert!(error.starts_with("nothing to import\nhint: ") && error.contains("digests"), "{error}");
         fs::write(dir.path().join("a.log"), "").unwrap();
         let survey = Survey::of(&[digests, dir.path().join("a.log")], Source::CloudTrail).unwrap();

@@ -296,7 +296,9 @@ fn some_committed_segments_can_be_kept_and_a_lagging_reader_is_told() {
     let files: Arc<dyn FileLayer> = Arc::new(Disk);
     // Every append begins a segment.
     let mut log = Log::open_with(files.clone(), dir.path(), &mapping(), 0, 1).unwrap();
-    (0..6).for_each(|_| drop(log.append(&[b"payload"]).unwrap()));
+    for _ in 0..6 {
+        log.append(&[b"payload"]).unwrap();
+    }
     let names = || segments(&*files, &dir.path().join("audit")).unwrap();
     let mut feed = LogFeed::open(files.clone(), dir.path(), Positions::new(), Duration::ZERO).unwrap();
     assert_eq!(poll(&mut feed).unwrap().len(), 6);

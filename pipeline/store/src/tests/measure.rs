@@ -159,7 +159,7 @@ fn measure_opening_a_thousand_segments() {
     drop(store);
     let store = open_again(dir.path(), schema.clone());
     let start = Instant::now();
-    let verified = crate::verify(dir.path(), &[schema.clone()], &mut |_, _| {}).unwrap();
+    let verified = crate::verify(dir.path(), std::slice::from_ref(&schema), &mut |_, _| {}).unwrap();
     println!("verify: {} segments in {:.1} ms", verified.segments, start.elapsed().as_secs_f64() * 1e3);
     let start = Instant::now();
     let mut merges = 0;
