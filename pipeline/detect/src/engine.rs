@@ -9,7 +9,7 @@ use arrow::datatypes::Int64Type;
 use arrow::record_batch::RecordBatch;
 use datafusion::execution::context::SessionContext;
 use event::{
-    Admitted, Evidence, Finding, FindingTime, Frontier, Micros, Origin, Partition, Source, Watermarks, column,
+    Admitted, Evidence, Finding, FindingTime, Frontier, Micros, Origin, Partition, Source, Standing, Watermarks, column,
 };
 use futures::StreamExt;
 use query::QueryError;
@@ -276,6 +276,10 @@ impl Engine {
             suppress_us: rule.suppress_us,
             rule_version: rule.version.clone(),
             bundle: self.rules.bundle.clone(),
+            standing: Standing::Confirmed,
+            late: false,
+            learning: false,
+            historical: false,
         }
     }
 

@@ -3,7 +3,7 @@
 use arrow::array::AsArray;
 use arrow::record_batch::RecordBatch;
 use datafusion::error::Result;
-use event::{Evidence, Finding, FindingTime, Origin, column};
+use event::{Evidence, Finding, FindingTime, Origin, Standing, column};
 
 use crate::evidence::{event_of, find, row_query, text_of};
 use crate::ident;
@@ -109,5 +109,9 @@ fn finding(
         suppress_us: rule.suppress_us,
         rule_version: rule.version.clone(),
         bundle: bundle.to_owned(),
+        standing: Standing::Confirmed,
+        late: false,
+        learning: false,
+        historical: false,
     })
 }

@@ -64,6 +64,18 @@ impl FindingTime {
     }
 }
 
+/// How settled a finding is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Standing {
+    /// Fired before its boundary was final: ends confirmed or retracted.
+    Provisional,
+    #[default]
+    Confirmed,
+    /// Provisional once, and not what the rows say in the end. Kept.
+    Retracted,
+}
+
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct EvidenceEvent {
     pub event_uid: String,
@@ -114,6 +126,17 @@ pub struct Finding {
     pub rule_version: String,
     /// Hash of all that decides: rules, lookups, tuning, schemas.
     pub bundle: String,
+    #[serde(default)]
+    pub standing: Standing,
+    /// Found only by a catch-up evaluation over rows that came after their boundaries were final.
+    #[serde(default)]
+    pub late: bool,
+    /// Of a `first_seen` rule whose source's history is shorter than the learning period: kept, not paged.
+    #[serde(default)]
+    pub learning: bool,
+    /// Older than the rule's deploy: kept, not paged.
+    #[serde(default)]
+    pub historical: bool,
 }
 
 impl Finding {

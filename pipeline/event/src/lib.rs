@@ -9,7 +9,7 @@ mod table;
 mod time;
 
 pub use batch::{Admitted, Batch, Commit, Counts, RowHash, RowKey, Seen, SeenError};
-pub use finding::{Evidence, EvidenceEvent, Finding, FindingTime, Frontier, Severity};
+pub use finding::{Evidence, EvidenceEvent, Finding, FindingTime, Frontier, Severity, Standing};
 pub use message::{Coordinates, Message, Origin, PartitionState, Polled, Source, UnknownSource};
 pub use offsets::{Gap, OffsetRange, Offsets, Partition, Positions, Ranges};
 pub use table::{Column, ColumnType, Recompute, TableSchema, column, tables};

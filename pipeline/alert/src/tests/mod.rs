@@ -8,7 +8,7 @@ mod record;
 
 use std::path::{Path, PathBuf};
 
-use event::{Coordinates, Evidence, EvidenceEvent, Finding, FindingTime, Micros, Origin, Severity};
+use event::{Coordinates, Evidence, EvidenceEvent, Finding, FindingTime, Micros, Origin, Severity, Standing};
 use serde_json::json;
 
 use crate::Config;
@@ -79,6 +79,10 @@ fn finding(rule: &str, user: &str, time: FindingTime) -> Finding {
         suppress_us: 10,
         rule_version: "v1".to_owned(),
         bundle: "b1".to_owned(),
+        standing: Standing::Confirmed,
+        late: false,
+        learning: false,
+        historical: false,
     }
 }
 

@@ -2,7 +2,7 @@
 //! and one sync for all of it: many senders share the price of being durable.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -19,7 +19,7 @@ const QUEUE_RECORDS: usize = 4096;
 /// One write: large enough that the sync is shared, small enough that its copy does not count. A record may exceed it.
 const BATCH_BYTES: usize = 4 << 20;
 const BATCH_RECORDS: usize = 1024;
-/// A log that failed is opened again at the next record, but senders are turned away for this long first.
+/// A log that failed recovers at the next record, but senders are turned away for this long first.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
 
 pub struct EmbeddedSink {
@@ -45,11 +45,11 @@ impl EmbeddedSink {
     ) -> Result<EmbeddedSink, SourceError> {
         let mut sink = EmbeddedSink { topics: BTreeMap::new(), backlog };
         for mapping in topics {
-            let log = Log::open(files.clone(), root, mapping)?;
+            // A topic whose folder is gone goes on at the manifest's position: offsets below it would never be read.
             let at = committed.next(&mapping.topic, 0).unwrap_or(0);
-            sink.backlog.appended(&mapping.topic, log.next_offset(), log.bytes_from(at)?);
-            let place = Place { files: files.clone(), root: root.to_owned(), mapping: mapping.clone() };
-            sink.topics.insert(mapping.topic.clone(), Writer::start(log, place, sink.backlog.clone())?);
+            let mut log = Log::open_from(files.clone(), root, mapping, at)?;
+            sink.backlog.appended(&mapping.topic, log.next_offset(), log.backlog_bytes(at));
+            sink.topics.insert(mapping.topic.clone(), Writer::start(log, &mapping.topic, sink.backlog.clone())?);
         }
         Ok(sink)
     }
@@ -93,47 +93,33 @@ impl Drop for EmbeddedSink {
     }
 }
 
-/// What it takes to open a log again.
-struct Place {
-    files: Arc<dyn FileLayer>,
-    root: PathBuf,
-    mapping: TopicMapping,
-}
-
 impl Writer {
-    fn start(log: Log, place: Place, backlog: Arc<Backlog>) -> Result<Writer, SourceError> {
+    fn start(log: Log, topic: &str, backlog: Arc<Backlog>) -> Result<Writer, SourceError> {
         let (queue, records) = sync_channel(QUEUE_RECORDS);
         let failed = Arc::default();
         let noted = Arc::clone(&failed);
         let thread = std::thread::Builder::new()
-            .name(format!("log-{}", place.mapping.topic))
-            .spawn(move || write(log, &place, &records, &backlog, &noted))
+            .name(format!("log-{topic}"))
+            .spawn(move || write(log, &records, &backlog, &noted))
             .map_err(SourceError::io("start a thread"))?;
         Ok(Writer { queue: Some(queue), failed, thread: Some(thread) })
     }
 }
 
 fn write(
-    log: Log,
-    place: &Place,
+    mut log: Log,
     records: &Receiver<(Record, Done)>,
     backlog: &Backlog,
     failed: &Mutex<Option<(Instant, NotKept)>>,
 ) {
-    let topic = &place.mapping.topic;
-    let mut log = Some(log);
+    let topic = log.topic().name.clone();
     while let Ok(first) = records.recv() {
         let batch = gather(first, records);
-        let appended = match log.take() {
-            Some(log) => append(log, &batch),
-            None => Log::open(place.files.clone(), &place.root, &place.mapping).and_then(|log| append(log, &batch)),
-        };
-        let outcome = match appended {
-            Ok((back, bytes)) => {
-                backlog.appended(topic, back.next_offset(), bytes);
-                log = Some(back);
+        let outcome = match append(&mut log, &batch) {
+            Ok(bytes) => {
+                backlog.appended(&topic, log.next_offset(), bytes);
                 if lock(failed).take().is_some() {
-                    info!(topic, "the embedded log takes records again");
+                    info!(%topic, "the embedded log takes records again");
                 }
                 Ok(())
             }
@@ -141,7 +127,7 @@ fn write(
                 let why = NotKept::of_log(&error);
                 // Said once until it is well again.
                 if lock(failed).replace((Instant::now(), why.clone())).is_none() {
-                    error!(topic, "what is received cannot be kept: {error}");
+                    error!(%topic, "what is received cannot be kept: {error}");
                 }
                 Err(why)
             }
@@ -165,12 +151,15 @@ fn gather(first: (Record, Done), records: &Receiver<(Record, Done)>) -> Vec<(Rec
     batch
 }
 
-/// Consumes the log: one that failed is dropped, and its lock with it.
-fn append(mut log: Log, batch: &[(Record, Done)]) -> Result<(Log, u64), SourceError> {
+/// A log that failed must recover first. Returns the bytes appended.
+fn append(log: &mut Log, batch: &[(Record, Done)]) -> Result<u64, SourceError> {
+    if log.has_failed() {
+        log.recover()?;
+    }
     let payloads: Vec<&[u8]> = batch.iter().map(|(record, _)| record.payload.as_slice()).collect();
     log.append(&payloads)?;
     metrics::counter!("stakeout_receiver_appends_total").increment(1);
-    Ok((log, payloads.iter().map(|payload| payload.len() as u64).sum()))
+    Ok(payloads.iter().map(|payload| payload.len() as u64).sum())
 }
 
 /// Bytes that were received and that the manifest does not cover yet. A line that falls behind would fill the disk;
@@ -298,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_failed_is_opened_again() {
+    fn a_log_that_failed_recovers() {
         let disk = PowerLoss::new(7);
         let (sink, _) = open(&disk, 0, 1 << 30);
         send(&sink, b"{}").recv().unwrap().unwrap();
@@ -312,6 +301,16 @@ mod tests {
         drop(sink);
         // The refused record may be there, at most once.
         assert!((2..=3).contains(&records(&disk)));
+    }
+
+    #[test]
+    fn a_topic_made_anew_goes_on_where_the_line_stands() {
+        let disk = PowerLoss::new(7);
+        let (sink, backlog) = open(&disk, 70, 1 << 30);
+        send(&sink, b"{}").recv().unwrap().unwrap();
+        assert_eq!(total(&lock(&backlog.topics)), 2);
+        drop(sink);
+        assert_eq!(records(&disk), 71);
     }
 
     #[test]

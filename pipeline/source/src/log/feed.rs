@@ -30,7 +30,6 @@ pub struct LogFeed {
     /// The topic that is read first at the next poll, so that a busy one cannot starve the others.
     turn: usize,
     looked: Option<Instant>,
-    bytes_kept: u64,
 }
 
 struct Following {
@@ -56,17 +55,9 @@ impl LogFeed {
             readers: BTreeMap::new(),
             turn: 0,
             looked: None,
-            bytes_kept: 0,
         };
         feed.find_topics()?;
         Ok(feed)
-    }
-
-    /// Keeps committed segments up to this size per topic, for a second look at what came in. Default 0: what is
-    /// committed is in the store.
-    pub fn keep_committed(mut self, bytes: u64) -> Self {
-        self.bytes_kept = bytes;
-        self
     }
 
     fn find_topics(&mut self) -> Result<(), SourceError> {
@@ -151,23 +142,13 @@ impl LogFeed {
         Ok(states)
     }
 
-    /// Removes the oldest segments whose records are all below `committed`, while more than `bytes_kept` stay.
+    /// Removes the oldest segments whose records are all below `committed`: what is committed is in the store.
     fn remove_committed(&self, topic: &Topic, committed: i64) -> Result<(), SourceError> {
         let removing = || SourceError::io(format!("remove old segments of {}", topic.dir.display()));
-        let firsts = segments(&*self.files, &topic.dir)?;
-        let done = firsts.windows(2).take_while(|pair| pair[1] <= committed).map(|pair| pair[0]);
-        let mut sizes = Vec::new();
-        for first in done {
-            sizes.push((segment_path(&topic.dir, first), segment_size(&*self.files, &topic.dir, first)?));
-        }
-        let mut bytes: u64 = sizes.iter().map(|(_, size)| size).sum();
-        for (path, size) in sizes {
-            if bytes <= self.bytes_kept {
-                break;
-            }
+        for pair in segments(&*self.files, &topic.dir)?.windows(2).take_while(|pair| pair[1] <= committed) {
+            let path = segment_path(&topic.dir, pair[0]);
             // One by one: a gap in the middle would pass for damage. The last one stays, it says where offsets go on.
             self.files.remove(&path).and_then(|()| self.files.sync_dir(&topic.dir)).map_err(removing())?;
-            bytes -= size;
         }
         Ok(())
     }
