@@ -178,7 +178,7 @@ impl Detection {
     }
 
     pub fn on_admitted(&mut self, admitted: &Admitted) -> Result<usize> {
-        let output = self.engine.on_admitted(admitted);
+        let output = self.runtime.block_on(self.engine.on_admitted(admitted))?;
         self.keep(&output)
     }
 
@@ -186,7 +186,8 @@ impl Detection {
         let mut found = 0;
         loop {
             let history = Committed(&self.store);
-            let output = self.runtime.block_on(self.engine.on_commit(&commit.watermarks, &history))?;
+            let advanced = self.engine.on_commit(&commit.watermarks, &commit.offsets, &history);
+            let output = self.runtime.block_on(advanced)?;
             found += self.keep(&output)?;
             if !output.pending {
                 return Ok(found);

@@ -80,9 +80,10 @@ fn play(case: &Case, rule: &str, rules: &RuleSet, schemas: &Schemas, config: &Co
     let admitted = door.admit_at(Polled { messages, ..Polled::default() }, clock, &NothingHeld)?;
 
     let mut engine = Engine::new(rules.clone().only(&[rule]), Frontier::default(), &Watermarks::default());
-    let mut findings = engine.on_admitted(&admitted).findings;
+    let runtime = runtime()?;
+    let mut findings = runtime.block_on(engine.on_admitted(&admitted))?.findings;
     let history = Rows { admitted: &admitted, schemas };
-    findings.extend(runtime()?.block_on(engine.finish_bounded(Origin::Live, None, &history))?.findings);
+    findings.extend(runtime.block_on(engine.finish_bounded(Origin::Live, None, &history))?.findings);
     Ok(findings)
 }
 

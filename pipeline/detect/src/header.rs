@@ -30,6 +30,8 @@ pub struct Header {
     pub suppress_us: i64,
     pub needs_level: Option<String>,
     pub references: Vec<String>,
+    /// Asks not to fire before boundaries are final.
+    pub emit_final: bool,
     pub entity_line: u64,
     pub summary_line: u64,
 }
@@ -139,6 +141,7 @@ fn understand(written: Written, problem: &mut dyn FnMut(u64, String, Option<&str
         window,
         needs_level: written.needs_level,
         references: written.references,
+        emit_final: written.emit.is_some(),
     }
 }
 

@@ -11,6 +11,7 @@ mod derive;
 mod engine;
 mod error;
 mod evidence;
+mod fault;
 mod header;
 mod history;
 mod ident;
@@ -25,7 +26,7 @@ mod single;
 mod span;
 pub mod testing;
 mod value;
-mod windowed;
+mod windows;
 
 #[cfg(test)]
 mod fixtures;
@@ -38,3 +39,4 @@ pub use history::History;
 pub use rule::{Rule, Window};
 pub use ruleset::RuleSet;
 pub use span::{format_span, parse_span};
+pub use windows::Usage;

@@ -3,10 +3,15 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use datafusion::common::Column;
+use datafusion::dataframe::DataFrame;
+use datafusion::error::Result;
+use datafusion::logical_expr::Expr;
 use event::{Micros, Severity};
 
 use crate::derive::EvidenceSource;
 use crate::program::Program;
+use crate::windows::{Shape, Sieves};
 
 /// Boundaries are the multiples of `every_us`; each looks back over `window_us`, a multiple of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,19 +66,50 @@ pub struct Rule {
     pub(crate) body: Body,
 }
 
-/// A name in the rule's FROM, with the columns that the rule's plan reads of it.
+impl Rule {
+    /// Whether its window is kept as panes.
+    #[cfg(test)]
+    pub(crate) fn is_paned(&self) -> bool {
+        matches!(&self.body, Body::Windowed(windowed) if windowed.shape.is_ok())
+    }
+}
+
+/// A name in the rule's FROM, with the columns that the rule's plan reads of it and what it demands of its rows.
 #[derive(Clone, Debug)]
 pub(crate) struct Relation {
     pub name: String,
     pub columns: Vec<String>,
+    /// Rows that do not fulfil it cannot matter. `None`: any can.
+    pub sieve: Option<Expr>,
+}
+
+impl Relation {
+    /// The rows and columns that can matter.
+    pub fn select(&self, frame: DataFrame) -> Result<DataFrame> {
+        let frame = match &self.sieve {
+            Some(sieve) => frame.filter(sieve.clone())?,
+            None => frame,
+        };
+        frame.select(self.columns.iter().map(|name| Expr::Column(Column::new_unqualified(name))).collect::<Vec<_>>())
+    }
 }
 
 #[derive(Clone, Debug)]
 pub(crate) enum Body {
     /// Row-local: compiled once.
     Single(Arc<Program>),
-    Windowed {
-        window: Window,
-        evidence: EvidenceSource,
-    },
+    Windowed(Arc<Windowed>),
+}
+
+/// What loading made of a windowed rule.
+#[derive(Debug)]
+pub(crate) struct Windowed {
+    pub window: Window,
+    pub evidence: EvidenceSource,
+    /// As panes, or why not.
+    pub shape: std::result::Result<Arc<Shape>, String>,
+    /// Its rows, for evaluation over the window.
+    pub sieves: Arc<Sieves>,
+    /// May fire before its boundary is final, or why not.
+    pub early: std::result::Result<(), String>,
 }

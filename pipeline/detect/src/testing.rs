@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use event::{Finding, Micros, Source, format_micros};
+use event::{Finding, Micros, Source, Standing, format_micros};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_saphyr::Spanned;
@@ -233,7 +233,7 @@ pub fn check(case: &Case, findings: &[Finding]) -> Result<(), Diff> {
     for finding in findings {
         last.insert(&finding.id, finding);
     }
-    let mut left: Vec<&Finding> = last.into_values().collect();
+    let mut left: Vec<&Finding> = last.into_values().filter(|f| f.standing != Standing::Retracted).collect();
     let mut lines = Vec::new();
     match &case.expect {
         Expect::Fires(true) if left.is_empty() => lines.push("expected a finding, got none".to_owned()),

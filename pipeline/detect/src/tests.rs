@@ -1,6 +1,9 @@
 //! Tests through the door of this crate.
 
+mod equivalence;
+mod naive;
 mod refusals;
 mod single;
 mod stories;
+mod streams;
 mod windows;
