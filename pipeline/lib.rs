@@ -13,6 +13,7 @@ pub mod keep;
 pub mod keeper;
 pub mod output;
 pub mod pack;
+pub mod reload;
 pub mod rooms;
 pub mod rules;
 pub mod run;

@@ -59,6 +59,8 @@ pub struct Engine {
     recent: Vec<Recent>,
     /// By id; what was told ahead of time and is not settled.
     provisional: BTreeMap<String, Finding>,
+    /// What is stored, as far as this engine was told: watermarks and offsets of the last commit.
+    committed: (Watermarks, Offsets),
     /// Rules whose last evaluation failed, so that only changes are logged.
     failing: BTreeSet<String>,
     evidence_max: usize,
@@ -89,14 +91,14 @@ impl Engine {
             broken: BTreeSet::new(),
             recent: Vec::new(),
             provisional: BTreeMap::new(),
+            committed: (committed.clone(), Offsets::default()),
             failing: BTreeSet::new(),
             evidence_max: EVIDENCE_MAX,
         }
     }
 
-    /// For tests that compare thousands of runs: findings keep their query and read no events.
-    #[cfg(test)]
-    pub(crate) fn without_evidence(mut self) -> Engine {
+    /// For who only counts: findings keep their query and read no events.
+    pub fn without_evidence(mut self) -> Engine {
         self.evidence_max = 0;
         self
     }
@@ -105,6 +107,35 @@ impl Engine {
     /// [`Engine::catch_up`].
     pub fn expect(&mut self, provisional: Vec<Finding>) {
         self.provisional.extend(provisional.into_iter().map(|f| (f.id.clone(), f)));
+    }
+
+    /// What is stored when the engine starts.
+    pub fn stored_up_to(&mut self, offsets: Offsets) {
+        self.committed.1 = offsets;
+    }
+
+    /// Other rules from now on. Windowed rules that are what they were keep their state; the state of the others is
+    /// rebuilt from what is stored and what was admitted since, and a new rule that holds already says so at once.
+    pub async fn replace_rules(&mut self, rules: RuleSet, history: &dyn History) -> Result<Output, DetectError> {
+        let (marks, offsets) = self.committed.clone();
+        let before = std::mem::replace(&mut self.rules, rules);
+        let fresh = Engine::new(self.rules.clone(), self.frontier.clone(), &marks);
+        self.frontier = fresh.frontier;
+        let stored = self.stored(history)?;
+        if let Some(live) = &mut self.live {
+            let same_world = before.context == self.rules.context;
+            let rules = &self.rules;
+            let is_same =
+                |id: &String| same_world && rules.get(id).map(|r| &r.version) == before.get(id).map(|r| &r.version);
+            live.retain(|id, _| is_same(id));
+            let rebuilt = rules.rules.iter().filter(|r| r.window.is_some() && !live.contains_key(&r.id));
+            self.broken.extend(rebuilt.map(|r| r.id.clone()));
+            self.mend(&stored, &offsets).await?;
+        }
+        let mut output = self.on_commit(&marks, &offsets, history).await?;
+        output.frontier.advance(&self.frontier);
+        self.retract_of_rules_that_are_gone(&mut output);
+        Ok(output)
     }
 
     pub fn rules(&self) -> &RuleSet {
@@ -172,6 +203,7 @@ impl Engine {
         if self.live.is_none() {
             self.rebuild(&stored, &mut output).await?;
         }
+        self.committed = (committed.clone(), offsets.clone());
         self.recent.retain(|recent| !covers(offsets, &recent.ranges));
         self.mend(&stored, offsets).await?;
         let Some(mut live) = self.live.take() else { return Ok(output) };
@@ -319,6 +351,7 @@ impl Engine {
             match mended.await {
                 Ok(()) => {
                     self.remember_provisional(&rule, &mut state);
+                    state.watch_all();
                     self.recovered(&rule);
                 }
                 Err(error) => {
@@ -428,7 +461,14 @@ impl Engine {
     }
 
     /// Turns what a rule told into findings.
-    async fn tell(&mut self, stored: &SessionContext, rule: &Rule, origin: Origin, told: Vec<Told>, output: &mut Output) {
+    async fn tell(
+        &mut self,
+        stored: &SessionContext,
+        rule: &Rule,
+        origin: Origin,
+        told: Vec<Told>,
+        output: &mut Output,
+    ) {
         for (n, told) in last_words(told).into_iter().enumerate() {
             let rows = (n < self.evidence_max).then_some(stored);
             let finding = match told {

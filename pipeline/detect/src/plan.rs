@@ -96,9 +96,8 @@ impl Used {
 
 /// The part of a condition that looks at the row alone.
 fn row_condition(predicate: &Expr) -> Option<Expr> {
-    let of_row = |e: &&Expr| {
-        !e.exists(|e| Ok(has_subquery(e) || matches!(e, Expr::OuterReferenceColumn(..)))).unwrap_or(true)
-    };
+    let of_row =
+        |e: &&Expr| !e.exists(|e| Ok(has_subquery(e) || matches!(e, Expr::OuterReferenceColumn(..)))).unwrap_or(true);
     let parts = split_conjunction(predicate).into_iter().filter(of_row).cloned().map(unnormalize_col);
     parts.reduce(Expr::and)
 }

@@ -21,6 +21,8 @@ pub struct RuleSet {
     pub rules: Vec<Arc<Rule>>,
     /// BLAKE3 over the rule files and the schemas, hex.
     pub bundle: String,
+    /// Hash of what all rules stand on: a state lasts as long as it and the rule's own file do.
+    pub context: String,
     pub schemas: Vec<Arc<TableSchema>>,
     /// The session that rules run in: functions and limits, no tables.
     pub(crate) base: SessionContext,
@@ -74,7 +76,8 @@ impl RuleSet {
             return Err(RuleErrors(problems));
         }
         let bundle = bundle(&rules, schemas_hash);
-        Ok(RuleSet { rules: rules.into_values().collect(), bundle, schemas: bench.schemas, base: bench.base })
+        let context = schemas_hash.to_owned();
+        Ok(RuleSet { rules: rules.into_values().collect(), bundle, context, schemas: bench.schemas, base: bench.base })
     }
 
     pub fn get(&self, id: &str) -> Option<&Arc<Rule>> {

@@ -35,7 +35,9 @@ impl SwapTable {
 
     pub fn provider(&self) -> Arc<dyn TableProvider> {
         let rows = Arc::new(self.clone());
-        Arc::new(StreamingTable::try_new(self.schema.clone(), vec![rows]).expect("the partition has the table's schema"))
+        Arc::new(
+            StreamingTable::try_new(self.schema.clone(), vec![rows]).expect("the partition has the table's schema"),
+        )
     }
 }
 

@@ -13,7 +13,7 @@ use crate::fixtures::{Row, Store, admitted, parse, rule_text};
 use crate::{Engine, RuleSet};
 
 /// Ways to run each rule over each stream.
-const WAYS: u64 = 10;
+const WAYS: u64 = 25;
 const CASES_DEFAULT: u64 = 2_000;
 
 /// How one run differs from another: batches, commits, crashes.
@@ -204,7 +204,10 @@ async fn case(seed: u64, counts: &mut Counts) -> Result<(), String> {
         run.finish().await;
         // Ways that end with the same rows and stamps have one meaning.
         run.stored.sort_by_key(uid);
-        let rows_and_stamps = format!("{:?}", run.stored.iter().map(|r| (uid(r), naive::number(r, "source_watermark"))).collect::<Vec<_>>());
+        let rows_and_stamps = format!(
+            "{:?}",
+            run.stored.iter().map(|r| (uid(r), naive::number(r, "source_watermark"))).collect::<Vec<_>>()
+        );
         if !known.contains_key(&rows_and_stamps) {
             known.insert(rows_and_stamps.clone(), expected(&set, &set.rules[0], &run.stored).await);
         }
@@ -222,12 +225,16 @@ async fn case(seed: u64, counts: &mut Counts) -> Result<(), String> {
 }
 
 fn difference(seed: u64, way: u64, rule: &str, rows: &[Row], found: &Expected, expected: &Expected) -> String {
-    let seconds = |time: i64| (time - DAY) as f64 / 1e6;
+    let seconds = |time: i64| time.saturating_sub(DAY) as f64 / 1e6;
     let of = |a: &Expected, b: &Expected| -> Vec<String> {
         let only = a.iter().filter(|(id, f)| b.get(*id) != Some(f));
-        only.map(|(_, (first, last, values, late))| format!("{}..{} {values} late {late}", seconds(*first), seconds(*last))).collect()
+        only.map(|(_, (first, last, values, late))| {
+            format!("{}..{} {values} late {late}", seconds(*first), seconds(*last))
+        })
+        .collect()
     };
-    let shown = ["actor_user_name", "verb", "objectref_name", "response_code", "stage", "rule", "k8s_pod_name", "cluster"];
+    let shown =
+        ["actor_user_name", "verb", "objectref_name", "response_code", "stage", "rule", "k8s_pod_name", "cluster"];
     let line = |row: &Row| {
         let cells: BTreeMap<_, _> = row.cells.iter().filter(|(name, _)| shown.contains(&name.as_str())).collect();
         let at = |name| seconds(naive::number(row, name));

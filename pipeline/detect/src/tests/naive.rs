@@ -81,7 +81,8 @@ fn known_late(rule: &Rule, window: Window, rows: &[Row]) -> BTreeSet<Micros> {
     let of_rule = rows.iter().filter(|row| rule.tables.iter().any(|t| t == row.table));
     let known = |row: &Row| {
         let (time, stamp) = (number(row, "time"), number(row, "source_watermark"));
-        (stamp != Micros::MIN && window.floor(stamp) > window.floor(time)).then(|| window.floor(stamp) + window.every_us)
+        (stamp != Micros::MIN && window.floor(stamp) > window.floor(time))
+            .then(|| window.floor(stamp) + window.every_us)
     };
     of_rule.filter_map(known).collect()
 }
@@ -111,8 +112,10 @@ fn runs(holding: &Holding, window: Window) -> Vec<(Entity, Micros, Micros, Held)
     let mut open: BTreeMap<Entity, (Micros, Micros, Held)> = BTreeMap::new();
     let mut runs = Vec::new();
     for (boundary, held) in holding {
-        let goes_on = |entity: &Entity, last: &Micros| held.contains_key(entity) && *last + window.every_us == *boundary;
-        let ended: Vec<Entity> = open.iter().filter(|(e, (_, last, _))| !goes_on(e, last)).map(|(e, _)| e.clone()).collect();
+        let goes_on =
+            |entity: &Entity, last: &Micros| held.contains_key(entity) && *last + window.every_us == *boundary;
+        let ended: Vec<Entity> =
+            open.iter().filter(|(e, (_, last, _))| !goes_on(e, last)).map(|(e, _)| e.clone()).collect();
         for entity in ended {
             let (first, last, held) = open.remove(&entity).expect("just listed");
             runs.push((entity, first, last, held));

@@ -75,7 +75,10 @@ fn event(random: &mut Random, uid: &str, time: Micros) -> Row {
         }
         _ => {
             let mut row = row("kubernetes", time, uid, &[]);
-            row.cells.insert("stage".into(), (*random.pick(&["ResponseComplete", "ResponseComplete", "RequestReceived"])).into());
+            row.cells.insert(
+                "stage".into(),
+                (*random.pick(&["ResponseComplete", "ResponseComplete", "RequestReceived"])).into(),
+            );
             row.cells.insert("verb".into(), (*random.pick(&["get", "get", "list", "create"])).into());
             if !random.one_in(6) {
                 row.cells.insert("objectref_name".into(), (*random.pick(&["s1", "s2", "s3", "s4"])).into());
@@ -214,7 +217,8 @@ fn aggregate(random: &mut Random) -> (String, String) {
         _ => format!("HAVING {}", random.pick(&having)),
     };
     let from = *random.pick(&["kubernetes", "kubernetes_calls", "kubernetes k"]);
-    let sql = format!("SELECT {} FROM {from} {} GROUP BY {} {having}", columns.join(", "), filter(random), keys.join(", "));
+    let sql =
+        format!("SELECT {} FROM {from} {} GROUP BY {} {having}", columns.join(", "), filter(random), keys.join(", "));
     (entity, sql)
 }
 
@@ -222,7 +226,10 @@ fn plain(random: &mut Random) -> (String, String) {
     let filter = filter(random);
     match random.below(3) {
         0 => ("actor_user_name".into(), format!("SELECT actor_user_name, verb FROM kubernetes {filter}")),
-        1 => ("actor_user_name, objectref_name".into(), format!("SELECT DISTINCT actor_user_name, objectref_name FROM kubernetes_calls {filter}")),
+        1 => (
+            "actor_user_name, objectref_name".into(),
+            format!("SELECT DISTINCT actor_user_name, objectref_name FROM kubernetes_calls {filter}"),
+        ),
         _ => {
             let sql = "SELECT cluster, source, count(*) AS n FROM events GROUP BY cluster, source HAVING count(*) >= 2";
             ("cluster, source".into(), sql.into())
@@ -236,7 +243,12 @@ fn join(random: &mut Random) -> (String, String) {
     let on = format!(
         "k.cluster = f.cluster AND k.objectref_name = f.k8s_pod_name AND f.time >= k.time AND f.time < k.time + INTERVAL '{span} seconds'"
     );
-    let filter = random.pick(&["k.verb = 'get'", "f.rule = 'r1'", "k.verb = 'get' AND f.rule = 'r2'", "k.actor_user_name <> 'cy'"]);
+    let filter = random.pick(&[
+        "k.verb = 'get'",
+        "f.rule = 'r1'",
+        "k.verb = 'get' AND f.rule = 'r2'",
+        "k.actor_user_name <> 'cy'",
+    ]);
     let sql = match grouped {
         true => format!(
             "SELECT k.cluster, k.objectref_name, count(DISTINCT f.event_uid) AS n, array_agg(DISTINCT k.event_uid) AS evidence \
@@ -252,7 +264,9 @@ fn join(random: &mut Random) -> (String, String) {
 
 fn absence(random: &mut Random) -> (String, String) {
     let span = random.below(4) + 1;
-    let on = format!("a.cluster = b.cluster AND a.k8s_pod_name = b.objectref_name AND b.time >= a.time - INTERVAL '{span} seconds' AND b.time <= a.time");
+    let on = format!(
+        "a.cluster = b.cluster AND a.k8s_pod_name = b.objectref_name AND b.time >= a.time - INTERVAL '{span} seconds' AND b.time <= a.time"
+    );
     let sql = match random.below(3) {
         0 => format!(
             "SELECT a.cluster, a.k8s_pod_name, a.event_uid AS evidence FROM falco a LEFT JOIN kubernetes b ON {on} WHERE b.event_uid IS NULL"
@@ -270,36 +284,52 @@ fn absence(random: &mut Random) -> (String, String) {
 
 fn over(random: &mut Random) -> (String, String) {
     let sql = match random.below(2) {
-        0 => "SELECT actor_user_name, event_uid AS evidence FROM (SELECT actor_user_name, event_uid, time, \
+        0 => {
+            "SELECT actor_user_name, event_uid AS evidence FROM (SELECT actor_user_name, event_uid, time, \
               lag(time) OVER (PARTITION BY actor_user_name ORDER BY time, event_uid) AS before FROM kubernetes WHERE verb = 'get') \
-              WHERE time - before < INTERVAL '2 seconds'",
-        _ => "SELECT actor_user_name, event_uid AS evidence FROM (SELECT actor_user_name, event_uid, \
-              row_number() OVER (PARTITION BY actor_user_name ORDER BY time, event_uid) AS n FROM kubernetes) WHERE n = 3",
+              WHERE time - before < INTERVAL '2 seconds'"
+        }
+        _ => {
+            "SELECT actor_user_name, event_uid AS evidence FROM (SELECT actor_user_name, event_uid, \
+              row_number() OVER (PARTITION BY actor_user_name ORDER BY time, event_uid) AS n FROM kubernetes) WHERE n = 3"
+        }
     };
     ("actor_user_name".into(), sql.into())
 }
 
 fn subquery(random: &mut Random) -> (String, String) {
     let sql = match random.below(3) {
-        0 => "SELECT actor_user_name, event_uid AS evidence FROM kubernetes WHERE verb = 'get' AND objectref_name IN \
-              (SELECT k8s_pod_name FROM falco WHERE rule = 'r1')",
-        1 => "SELECT actor_user_name, count(*) AS n, array_agg(event_uid) AS evidence FROM kubernetes GROUP BY actor_user_name \
-              HAVING count(*) > (SELECT count(*) FROM falco)",
-        _ => "SELECT k.actor_user_name, k.event_uid AS evidence FROM kubernetes k WHERE EXISTS \
-              (SELECT 1 FROM kubernetes o WHERE o.actor_user_name = k.actor_user_name AND o.verb = 'create' AND o.time < k.time)",
+        0 => {
+            "SELECT actor_user_name, event_uid AS evidence FROM kubernetes WHERE verb = 'get' AND objectref_name IN \
+              (SELECT k8s_pod_name FROM falco WHERE rule = 'r1')"
+        }
+        1 => {
+            "SELECT actor_user_name, count(*) AS n, array_agg(event_uid) AS evidence FROM kubernetes GROUP BY actor_user_name \
+              HAVING count(*) > (SELECT count(*) FROM falco)"
+        }
+        _ => {
+            "SELECT k.actor_user_name, k.event_uid AS evidence FROM kubernetes k WHERE EXISTS \
+              (SELECT 1 FROM kubernetes o WHERE o.actor_user_name = k.actor_user_name AND o.verb = 'create' AND o.time < k.time)"
+        }
     };
     ("actor_user_name".into(), sql.into())
 }
 
 fn with(random: &mut Random) -> (String, String) {
     let sql = match random.below(3) {
-        0 => "WITH x AS (SELECT actor_user_name AS who, objectref_name AS what, event_uid FROM kubernetes WHERE verb = 'list' \
+        0 => {
+            "WITH x AS (SELECT actor_user_name AS who, objectref_name AS what, event_uid FROM kubernetes WHERE verb = 'list' \
               UNION ALL SELECT k8s_pod_name, rule, event_uid FROM falco) SELECT who, count(DISTINCT what) AS n, \
-              array_agg(event_uid) AS evidence FROM x GROUP BY who HAVING count(DISTINCT what) >= 2",
-        1 => "WITH top AS (SELECT actor_user_name, count(*) AS n FROM kubernetes GROUP BY actor_user_name) \
+              array_agg(event_uid) AS evidence FROM x GROUP BY who HAVING count(DISTINCT what) >= 2"
+        }
+        1 => {
+            "WITH top AS (SELECT actor_user_name, count(*) AS n FROM kubernetes GROUP BY actor_user_name) \
               SELECT t.actor_user_name AS who, t.n, k.event_uid AS evidence FROM top t JOIN kubernetes k \
-              ON k.actor_user_name = t.actor_user_name WHERE t.n >= 3 AND k.verb = 'get'",
-        _ => "SELECT actor_user_name AS who, event_uid AS evidence FROM kubernetes ORDER BY time DESC, event_uid LIMIT 3",
+              ON k.actor_user_name = t.actor_user_name WHERE t.n >= 3 AND k.verb = 'get'"
+        }
+        _ => {
+            "SELECT actor_user_name AS who, event_uid AS evidence FROM kubernetes ORDER BY time DESC, event_uid LIMIT 3"
+        }
     };
     ("who".into(), sql.into())
 }

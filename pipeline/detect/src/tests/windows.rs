@@ -262,7 +262,12 @@ async fn rows_of_one_microsecond_all_count() {
 #[tokio::test]
 async fn a_day_over_sparse_rows_is_exact_and_costs_only_what_changes() {
     let hour = 3_600 * S;
-    let rows = [get(hour, "a", "al"), get(24 * hour, "b", "al"), get(25 * hour + 90 * S, "c", "al"), get(80 * hour, "d", "bo")];
+    let rows = [
+        get(hour, "a", "al"),
+        get(24 * hour, "b", "al"),
+        get(25 * hour + 90 * S, "c", "al"),
+        get(80 * hour, "d", "bo"),
+    ];
     let mut engine = Engine::new(counting("24h", "1m").await, Frontier::default(), &Watermarks::default());
     let mut store = Store::default();
     let findings = live(&mut engine, &mut store, &rows, &marks(200 * hour)).await;
@@ -290,7 +295,8 @@ async fn a_row_from_the_future_waits_for_its_window() {
     let findings = live(&mut engine, &mut store, &rows, &marks(1_000 * S)).await;
     let settled: Vec<Finding> = findings.iter().filter(|f| f.standing == Standing::Confirmed).cloned().collect();
     assert_eq!(runs(&settled), [("al".to_owned(), 4, 10)]);
-    let ahead: Vec<_> = findings.iter().filter(|f| f.standing == Standing::Provisional).map(|f| f.time.first()).collect();
+    let ahead: Vec<_> =
+        findings.iter().filter(|f| f.standing == Standing::Provisional).map(|f| f.time.first()).collect();
     assert!(ahead.iter().any(|first| *first > DAY + far), "two are enough, whenever it will be: {ahead:?}");
 }
 

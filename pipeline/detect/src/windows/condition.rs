@@ -78,9 +78,7 @@ pub fn understand(predicate: &Expr, lane_of: &dyn Fn(&str) -> Option<usize>) -> 
             let (a, b) = (understand(left, lane_of), understand(right, lane_of));
             match (a.condition, b.condition) {
                 (Condition::Always, _) | (_, Condition::Always) => Understood::nothing(),
-                (x, y) => {
-                    Understood { condition: Condition::Or(Box::new(x), Box::new(y)), exact: a.exact && b.exact }
-                }
+                (x, y) => Understood { condition: Condition::Or(Box::new(x), Box::new(y)), exact: a.exact && b.exact },
             }
         }
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {

@@ -57,7 +57,8 @@ impl Least {
     pub fn at(&self, slot: i32) -> Option<i64> {
         let lasts = |leave: i32| leave >= slot || fault::is(Fault::LeastOutlives);
         let entered = self.entered.iter().find(|(leave, _)| lasts(*leave)).map(|(_, value)| *value);
-        let ahead = self.ahead.iter().filter(|(enter, leave, _)| *enter <= slot && *leave >= slot).map(|(.., v)| *v).min();
+        let ahead =
+            self.ahead.iter().filter(|(enter, leave, _)| *enter <= slot && *leave >= slot).map(|(.., v)| *v).min();
         match (entered, ahead) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),

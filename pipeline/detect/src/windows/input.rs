@@ -185,7 +185,10 @@ fn scan_filter(plan: &LogicalPlan) -> Result<Option<Expr>> {
 }
 
 /// Batches of no columns have rows too.
-pub fn batch_of(columns: Vec<(Arc<arrow::datatypes::Field>, arrow::array::ArrayRef)>, rows: usize) -> Result<RecordBatch> {
+pub fn batch_of(
+    columns: Vec<(Arc<arrow::datatypes::Field>, arrow::array::ArrayRef)>,
+    rows: usize,
+) -> Result<RecordBatch> {
     let (fields, columns): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
     let schema = Arc::new(arrow::datatypes::Schema::new(fields));
     let options = RecordBatchOptions::new().with_row_count(Some(rows));

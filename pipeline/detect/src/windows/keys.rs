@@ -170,7 +170,9 @@ mod tests {
         let columns: Vec<ArrayRef> = vec![
             Arc::new(StringViewArray::from(vec![Some("a"), None, Some(""), Some("a longer text than a view holds")])),
             Arc::new(StringArray::from(vec![Some("b"), Some("c"), None, Some("")])),
-            Arc::new(TimestampMicrosecondArray::from(vec![Some(1), Some(-1), None, Some(i64::MAX)]).with_timezone("UTC")),
+            Arc::new(
+                TimestampMicrosecondArray::from(vec![Some(1), Some(-1), None, Some(i64::MAX)]).with_timezone("UTC"),
+            ),
             Arc::new(BooleanArray::from(vec![Some(true), Some(false), None, Some(true)])),
         ];
         let codec = KeyCodec::new(columns.iter().map(|c| c.data_type().clone()).collect()).expect("all have a form");

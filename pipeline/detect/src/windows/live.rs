@@ -448,7 +448,8 @@ impl Live {
             frame = frame.filter(condition).map_err(QueryError::run)?;
             let frame = frame.aggregate(vec![], vec![min(col(column::TIME)), max(col(column::TIME))]);
             for batch in frame.map_err(QueryError::run)?.collect().await.map_err(QueryError::run)? {
-                let of = |at: usize| batch.column(at).as_primitive::<TimestampMicrosecondType>().iter().next().flatten();
+                let of =
+                    |at: usize| batch.column(at).as_primitive::<TimestampMicrosecondType>().iter().next().flatten();
                 if let (Some(a), Some(b)) = (of(0), of(1)) {
                     edges = Some(edges.map_or((a, b), |(x, y)| (x.min(a), y.max(b))));
                 }

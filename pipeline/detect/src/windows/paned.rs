@@ -271,7 +271,13 @@ impl Paned {
         batch_of(fields.iter().cloned().zip(columns).collect(), groups.len())
     }
 
-    fn output(&self, output: Output, field: &FieldRef, groups: &[(Group, i32)], lanes: &[Vec<i64>]) -> Result<ArrayRef> {
+    fn output(
+        &self,
+        output: Output,
+        field: &FieldRef,
+        groups: &[(Group, i32)],
+        lanes: &[Vec<i64>],
+    ) -> Result<ArrayRef> {
         let array: ArrayRef = match output {
             Output::Lane(lane) => Arc::new(lanes.iter().map(|l| Some(l[lane])).collect::<Int64Array>()),
             Output::Sum { lane, count } => {
@@ -326,7 +332,9 @@ impl Feeds {
                 Some(filter) => {
                     let array = evaluate(filter)?;
                     let mask = array.as_boolean_opt();
-                    Some(mask.ok_or_else(|| DataFusionError::Execution("a FILTER is not true or false".into()))?.clone())
+                    Some(
+                        mask.ok_or_else(|| DataFusionError::Execution("a FILTER is not true or false".into()))?.clone(),
+                    )
                 }
                 None => None,
             };
