@@ -54,8 +54,8 @@ pub enum Fault {
     BeginsAtRestart,
     /// Rows of one scan must pass the conditions of the other, too.
     SieveOfAll,
-    /// "More than" is understood as "at least".
-    MoreIsAtLeast,
+    /// "At least" is understood as "more than".
+    AtLeastIsMore,
     /// A group is forgotten while rows of it are still to be seen.
     ForgottenEarly,
     /// A value of one group counts for all groups.

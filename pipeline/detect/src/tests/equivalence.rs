@@ -300,7 +300,7 @@ const FAULTS: [Fault; 16] = [
     Fault::RebuiltTooShort,
     Fault::BeginsAtRestart,
     Fault::SieveOfAll,
-    Fault::MoreIsAtLeast,
+    Fault::AtLeastIsMore,
     Fault::ForgottenEarly,
     Fault::ValueOfAnyGroup,
 ];

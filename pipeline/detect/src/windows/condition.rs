@@ -43,8 +43,8 @@ impl Compare {
             Compare::LessOrEqual => a <= b,
             Compare::Equal => a == b,
             Compare::NotEqual => a != b,
-            Compare::GreaterOrEqual => a >= b,
-            Compare::Greater => a > b || (a == b && fault::is(Fault::MoreIsAtLeast)),
+            Compare::GreaterOrEqual => a > b || (a == b && !fault::is(Fault::AtLeastIsMore)),
+            Compare::Greater => a > b,
         }
     }
 }
