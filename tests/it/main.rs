@@ -12,6 +12,7 @@ mod line;
 mod pager;
 mod process;
 mod receivers;
+mod scenarios;
 mod stored;
 
 use std::path::PathBuf;

@@ -36,7 +36,7 @@ mod tests;
 pub use engine::{Engine, Output};
 pub use error::{DetectError, RuleErrors, RuleProblem};
 pub use history::History;
-pub use rule::{Rule, Window};
+pub use rule::{Explanation, Rule, Window};
 pub use ruleset::RuleSet;
 pub use span::{format_span, parse_span};
 pub use windows::Usage;

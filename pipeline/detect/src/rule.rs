@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use datafusion::common::Column;
 use datafusion::dataframe::DataFrame;
-use datafusion::error::Result;
 use datafusion::logical_expr::Expr;
 use event::{Micros, Severity};
 
@@ -66,11 +65,24 @@ pub struct Rule {
     pub(crate) body: Body,
 }
 
+/// How a windowed rule is evaluated, and why so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// As panes; else over its sieved window, for this reason.
+    pub panes: Result<(), String>,
+    /// Fires when its last event comes; else when a boundary is final, for this reason.
+    pub early: Result<(), String>,
+    /// What rows of each table or view can matter; `None` is all of them.
+    pub sieves: Vec<(String, Option<String>)>,
+}
+
 impl Rule {
-    /// Whether its window is kept as panes.
-    #[cfg(test)]
-    pub(crate) fn is_paned(&self) -> bool {
-        matches!(&self.body, Body::Windowed(windowed) if windowed.shape.is_ok())
+    /// `None` for rules without a window.
+    pub fn explanation(&self) -> Option<Explanation> {
+        let Body::Windowed(windowed) = &self.body else { return None };
+        let sieves = windowed.sieves.relations.iter().map(|s| (s.name.clone(), s.filter.clone())).collect();
+        let panes = windowed.shape.as_ref().map(|_| ()).map_err(Clone::clone);
+        Some(Explanation { panes, early: windowed.early.clone(), sieves })
     }
 }
 
@@ -85,7 +97,7 @@ pub(crate) struct Relation {
 
 impl Relation {
     /// The rows and columns that can matter.
-    pub fn select(&self, frame: DataFrame) -> Result<DataFrame> {
+    pub fn select(&self, frame: DataFrame) -> datafusion::error::Result<DataFrame> {
         let frame = match &self.sieve {
             Some(sieve) => frame.filter(sieve.clone())?,
             None => frame,
@@ -107,9 +119,9 @@ pub(crate) struct Windowed {
     pub window: Window,
     pub evidence: EvidenceSource,
     /// As panes, or why not.
-    pub shape: std::result::Result<Arc<Shape>, String>,
+    pub shape: Result<Arc<Shape>, String>,
     /// Its rows, for evaluation over the window.
     pub sieves: Arc<Sieves>,
     /// May fire before its boundary is final, or why not.
-    pub early: std::result::Result<(), String>,
+    pub early: Result<(), String>,
 }

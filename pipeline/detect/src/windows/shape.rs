@@ -38,8 +38,6 @@ pub struct Shape {
     pub exact: bool,
     /// From the aggregation to the SELECT's rows.
     pub rest: Vec<Step>,
-    /// Equal for rules whose panes are the same.
-    pub fingerprint: String,
 }
 
 /// One stored table's share.
@@ -143,7 +141,6 @@ pub async fn shape(
                     having,
                     exact,
                     rest: rest(&state, &above)?,
-                    fingerprint: format!("{}", LogicalPlan::Aggregate(aggregate.clone()).display_indent()),
                 });
             }
         }
@@ -258,7 +255,10 @@ impl Aggregates {
         let constant = matches!(argument, Expr::Literal(value, _) if !value.is_null());
         let kind = argument.get_type(schema.as_ref())?;
         let (into, output) = match (name, params.distinct) {
-            ("count", false) if constant && filter.is_none() => return Ok(self.outputs.push(Output::Lane(ROWS))),
+            ("count", false) if constant && filter.is_none() => {
+                self.outputs.push(Output::Lane(ROWS));
+                return Ok(());
+            }
             ("count", distinct) => {
                 let lane = self.lane();
                 let into = if distinct { Into::Distinct { lane } } else { Into::Count { lane } };
