@@ -22,7 +22,7 @@ FROM   kubernetes_calls
 WHERE  (actor_user_name = 'system:anonymous' OR array_has(actor_user_groups, 'system:unauthenticated'))
   AND  (authorization_decision = 'allow' OR (authorization_decision IS NULL AND status = 'Success'))
   AND  coalesce(response_code, 200) NOT IN (401, 403)
-  AND  NOT coalesce(verb IN ('get', 'head') AND uri_path ~ '^/(healthz|livez|readyz)(/.*)?$', false)
-  AND  NOT coalesce(verb IN ('get', 'head') AND uri_path IN ('/version', '/version/', '/openid/v1/jwks', '/openid/v1/jwks/',
+  AND  NOT coalesce(coalesce(verb, 'get') IN ('get', 'head') AND uri_path ~ '^/(healthz|livez|readyz)(/.*)?$', false)
+  AND  NOT coalesce(coalesce(verb, 'get') IN ('get', 'head') AND uri_path IN ('/version', '/version/', '/openid/v1/jwks', '/openid/v1/jwks/',
              '/.well-known/openid-configuration', '/.well-known/openid-configuration/',
              '/api/v1/namespaces/kube-public/configmaps/cluster-info'), false)

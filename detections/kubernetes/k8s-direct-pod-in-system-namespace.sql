@@ -13,7 +13,7 @@ benign: Upgrades by hand, debug pods of the platform team.
 references:
   - https://kubernetes.io/docs/concepts/overview/working-with-objects/namespaces/#initial-namespaces
 */
--- Without the body (level Metadata) no pod has an owner: then only the makers tell controllers' pods from others.
+-- Nothing ever runs in `kube-public` and `kube-node-lease`, whoever asks for it. Without the body (level Metadata) no pod has an owner: then only the makers tell controllers' pods from others.
 SELECT cluster, actor_user_name, objectref_resource, objectref_namespace,
        coalesce(objectref_name, raw->'responseObject'->'metadata'->>'name',
                 raw->'requestObject'->'metadata'->>'generateName', '(generated)') AS name,
@@ -25,8 +25,9 @@ WHERE  verb = 'create' AND objectref_resource IN ('pods', 'serviceaccounts') AND
                                 'amazon-guardduty')
      OR objectref_namespace LIKE 'gke-%')
   AND  coalesce(status, '') <> 'Failure' AND dry_run IS NOT TRUE
-  AND  object_owner_uid IS NULL
   AND  actor_user_name IS NOT NULL AND coalesce(actor_user_type, '') <> 'Node'
-  AND  actor_user_name NOT IN ('system:kube-controller-manager', 'system:kube-scheduler', 'system:apiserver', 'aksService')
-  AND  actor_user_name NOT LIKE 'eks:%' AND actor_user_name NOT LIKE 'system:gke-%'
-  AND  actor_user_name NOT LIKE 'system:serviceaccount:kube-system:%-controller'
+  AND  ((objectref_namespace IN ('kube-public', 'kube-node-lease') AND objectref_resource = 'pods')
+     OR (object_owner_uid IS NULL
+         AND actor_user_name NOT IN ('system:kube-controller-manager', 'system:kube-scheduler', 'system:apiserver', 'aksService')
+         AND actor_user_name NOT LIKE 'eks:%' AND actor_user_name NOT LIKE 'system:gke-%'
+         AND actor_user_name NOT LIKE 'system:serviceaccount:kube-system:%-controller'))

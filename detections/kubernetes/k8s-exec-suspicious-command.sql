@@ -30,7 +30,7 @@ SELECT cluster, objectref_namespace, objectref_name, actor_user_name,
          CASE WHEN array_to_string(exec_argv, ' ') ~ '\bnsenter\b|\bchroot /(host|mnt|node)|\bunshare\b|release_agent|/proc/1/root' THEN 'escape' END) AS classes
 FROM   kubernetes_calls
 WHERE  objectref_resource = 'pods' AND objectref_subresource IN ('exec', 'attach')
-  AND  verb IN ('create', 'get') AND coalesce(response_code, 101) = 101
+  AND  verb IN ('create', 'get') AND coalesce(response_code, 101) < 300
   AND  exec_argv IS NOT NULL
   AND  (array_to_string(exec_argv, ' ') ~ '/run/secrets/(kubernetes\.io|eks\.amazonaws\.com|azure|tokens)'
      OR lower(array_to_string(exec_argv, ' ')) ~ '169\.254\.169\.254|169\.254\.170\.(2|23)\b|fd00:ec2::254|metadata\.google\.internal|0xa9fea9fe|2852039166'

@@ -14,11 +14,17 @@ benign: Node exporters, ingress controllers and network plugins share the networ
 references:
   - https://kubernetes.io/docs/concepts/security/pod-security-standards/
 */
--- Controllers and kubelets make pods of what was asked for elsewhere: the owner is judged, not every replica.
+-- The static pods that kubelets report are those of files on the node: not asked for through the API.
 SELECT cluster, coalesce(objectref_namespace, '(none)') AS namespace,
-       concat(objectref_resource, '/',
-              coalesce(objectref_name, raw->'responseObject'->'metadata'->>'name',
-                       raw->'requestObject'->'metadata'->>'generateName', '(generated)')) AS workload,
+       -- what the pod belongs to, so that a deployment is one incident and not one for every replica
+       coalesce(CASE WHEN object_owner_kind = 'ReplicaSet'
+                     THEN 'deployments/' || regexp_replace(object_owner_name, '-[a-z0-9]+$', '')
+                     WHEN object_owner_kind = 'Job' AND object_owner_name ~ '-[0-9]{8,}$'
+                     THEN 'cronjobs/' || regexp_replace(object_owner_name, '-[0-9]+$', '')
+                     ELSE lower(object_owner_kind) || 's/' || object_owner_name END,
+                concat(objectref_resource, '/',
+                       coalesce(objectref_name, raw->'responseObject'->'metadata'->>'name',
+                                raw->'requestObject'->'metadata'->>'generateName', '(generated)'))) AS workload,
        actor_user_name, src_endpoint_ip, verb,
        concat_ws(', ', CASE WHEN pod_host_pid IS TRUE THEN 'processes' END,
                        CASE WHEN pod_host_ipc IS TRUE THEN 'IPC' END,
@@ -31,6 +37,3 @@ WHERE  (pod_host_pid IS TRUE OR pod_host_ipc IS TRUE OR pod_host_network IS TRUE
         OR coalesce(cardinality(pod_host_ports), 0) > 0)
   AND  coalesce(status, '') <> 'Failure' AND dry_run IS NOT TRUE
   AND  coalesce(actor_user_type, '') <> 'Node'
-  AND  coalesce(actor_user_name, '') NOT IN ('system:kube-controller-manager', 'system:kube-scheduler', 'system:apiserver')
-  AND  NOT (objectref_resource IN ('pods', 'replicasets', 'jobs') AND object_owner_uid IS NOT NULL
-            AND coalesce(actor_user_name, '') LIKE 'system:serviceaccount:kube-system:%-controller')

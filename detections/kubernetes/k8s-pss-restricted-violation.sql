@@ -20,9 +20,15 @@ references:
 -- spec only what nobody asks for by accident: privileges, host namespaces, paths and capabilities have rules of their own.
 -- An exempt namespace is the cluster's own choice; an exempt user is worth a look.
 SELECT cluster, coalesce(objectref_namespace, '(none)') AS namespace,
-       concat(objectref_resource, '/',
-              coalesce(objectref_name, raw->'responseObject'->'metadata'->>'name',
-                       raw->'requestObject'->'metadata'->>'generateName', '(generated)')) AS workload,
+       -- what the pod belongs to, so that a deployment is one incident and not one for every replica
+       coalesce(CASE WHEN object_owner_kind = 'ReplicaSet'
+                     THEN 'deployments/' || regexp_replace(object_owner_name, '-[a-z0-9]+$', '')
+                     WHEN object_owner_kind = 'Job' AND object_owner_name ~ '-[0-9]{8,}$'
+                     THEN 'cronjobs/' || regexp_replace(object_owner_name, '-[0-9]+$', '')
+                     ELSE lower(object_owner_kind) || 's/' || object_owner_name END,
+                concat(objectref_resource, '/',
+                       coalesce(objectref_name, raw->'responseObject'->'metadata'->>'name',
+                                raw->'requestObject'->'metadata'->>'generateName', '(generated)'))) AS workload,
        actor_user_name, src_endpoint_ip, verb,
        concat_ws('; ', pod_security_violations,
                  CASE WHEN response_code = 403 THEN response_message END,
@@ -52,6 +58,3 @@ WHERE  dry_run IS NOT TRUE
                 ['type=container_t', 'type=container_init_t', 'type=container_kvm_t', 'type=container_engine_t']), chr(10))
               ~ '(?m)^(type|user|role)=')))
   AND  coalesce(actor_user_type, '') <> 'Node'
-  AND  coalesce(actor_user_name, '') NOT IN ('system:kube-controller-manager', 'system:kube-scheduler', 'system:apiserver')
-  AND  NOT (objectref_resource IN ('pods', 'replicasets', 'jobs') AND object_owner_uid IS NOT NULL
-            AND coalesce(actor_user_name, '') LIKE 'system:serviceaccount:kube-system:%-controller')

@@ -18,9 +18,15 @@ references:
 */
 -- The server refuses `..` in these paths, but takes `//` and `/./`. A volume that claims take has the path in itself.
 SELECT cluster, coalesce(objectref_namespace, '(cluster)') AS namespace,
-       concat(objectref_resource, '/',
-              coalesce(objectref_name, raw->'responseObject'->'metadata'->>'name',
-                       raw->'requestObject'->'metadata'->>'generateName', '(generated)')) AS workload,
+       -- what the pod belongs to, so that a deployment is one incident and not one for every replica
+       coalesce(CASE WHEN object_owner_kind = 'ReplicaSet'
+                     THEN 'deployments/' || regexp_replace(object_owner_name, '-[a-z0-9]+$', '')
+                     WHEN object_owner_kind = 'Job' AND object_owner_name ~ '-[0-9]{8,}$'
+                     THEN 'cronjobs/' || regexp_replace(object_owner_name, '-[0-9]+$', '')
+                     ELSE lower(object_owner_kind) || 's/' || object_owner_name END,
+                concat(objectref_resource, '/',
+                       coalesce(objectref_name, raw->'responseObject'->'metadata'->>'name',
+                                raw->'requestObject'->'metadata'->>'generateName', '(generated)'))) AS workload,
        coalesce(array_to_string(pod_host_paths, ', '), raw->'requestObject'->'spec'->'hostPath'->>'path',
                 raw->'requestObject'->'spec'->'local'->>'path') AS paths,
        actor_user_name, src_endpoint_ip, verb,
@@ -34,6 +40,3 @@ WHERE  coalesce(status, '') <> 'Failure' AND dry_run IS NOT TRUE
                                raw->'requestObject'->'spec'->'local'->>'path', ''), '/(\.?/)+', '/', 'g')
        ~ '(?m)^(/|/var/?|/var/lib/?|(/var)?/run/?|/(etc|root|home|proc|sys|dev|boot|var/log)(/.*)?|/var/lib/(kubelet|containerd|docker|etcd|rancher|kubernetes)(/.*)?|(/var)?/run/(docker\.sock|dockershim\.sock|cri-dockerd\.sock|containerd|crio)(/.*)?)$'
   AND  coalesce(actor_user_type, '') <> 'Node'
-  AND  coalesce(actor_user_name, '') NOT IN ('system:kube-controller-manager', 'system:kube-scheduler', 'system:apiserver')
-  AND  NOT (objectref_resource IN ('pods', 'replicasets', 'jobs') AND object_owner_uid IS NOT NULL
-            AND coalesce(actor_user_name, '') LIKE 'system:serviceaccount:kube-system:%-controller')

@@ -31,6 +31,6 @@ WHERE  verb = 'create' AND coalesce(status, '') <> 'Failure' AND dry_run IS NOT 
   AND  ((objectref_resource = 'serviceaccounts' AND objectref_subresource = 'token')
      OR (objectref_resource = 'secrets' AND raw->'requestObject'->>'type' = 'kubernetes.io/service-account-token'))
   AND  coalesce(actor_user_type, '') <> 'Node'
-  AND  coalesce(actor_user_name, '') NOT IN ('system:kube-controller-manager', 'system:apiserver')
-  AND  NOT (coalesce(actor_user_name, '') LIKE 'system:serviceaccount:kube-system:%'
-            AND coalesce(objectref_namespace, '') = 'kube-system')
+  AND  NOT (coalesce(objectref_namespace, '') = 'kube-system'
+            AND (coalesce(actor_user_name, '') IN ('system:kube-controller-manager', 'system:apiserver')
+              OR coalesce(actor_user_name, '') LIKE 'system:serviceaccount:kube-system:%'))
