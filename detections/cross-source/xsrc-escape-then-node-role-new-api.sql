@@ -18,7 +18,7 @@ references:
 -- Kubelets, network and storage plugins and the agents of AWS use the node's role too: what they call says nothing. Time of
 -- CloudTrail has whole seconds. Which instance a node is, its kubelet's requests tell, or the node's name does.
 WITH intrusions AS (
-  SELECT cluster, hostname AS node, time, event_uid, rule, coalesce(concat(k8s_ns_name, '/', k8s_pod_name), container_id) AS pod,
+  SELECT cluster, hostname AS node, time, event_uid, rule, coalesce(k8s_ns_name || '/' || k8s_pod_name, container_id) AS pod,
          proc_cmdline
   FROM   falco
   WHERE  hostname IS NOT NULL AND container_id IS NOT NULL AND container_id NOT IN ('', 'host')

@@ -20,7 +20,7 @@ references:
 -- Kubelets, network and storage plugins and the agents of AWS use the node's role too: what they call says nothing. Time of
 -- CloudTrail has whole seconds. Which instance a node is, its kubelet's requests tell, or the node's name does.
 WITH contacts AS (
-  SELECT cluster, hostname AS node, time, event_uid, concat(k8s_ns_name, '/', k8s_pod_name) AS pod, proc_cmdline
+  SELECT cluster, hostname AS node, time, event_uid, coalesce(k8s_ns_name || '/' || k8s_pod_name, container_id) AS pod, proc_cmdline
   FROM   falco
   WHERE  (rule IN ('Contact EC2 Instance Metadata Service From Container', 'Contact cloud metadata service from container')
        OR fd_sip IN ('169.254.169.254', 'fd00:ec2::254') OR fd_rip IN ('169.254.169.254', 'fd00:ec2::254'))

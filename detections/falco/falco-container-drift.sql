@@ -12,7 +12,7 @@ benign: CI runners and development images that install packages.
 references:
   - https://falco.org/docs/reference/rules/default-rules/
 */
-SELECT cluster, coalesce(concat(k8s_ns_name, '/', k8s_pod_name), nullif(container_id, '')) AS pod,
+SELECT cluster, coalesce(k8s_ns_name || '/' || k8s_pod_name, container_id) AS pod,
        coalesce(proc_exepath, proc_name, '(unknown)') AS program,
        rule, priority, hostname, proc_name, proc_cmdline, proc_pname, fd_name, container_image_repository, user_name
 FROM   falco

@@ -13,7 +13,7 @@ references:
   - https://falco.org/docs/reference/rules/default-rules/
 */
 -- The process name holds 15 characters, so the path is asked as well.
-SELECT cluster, coalesce(concat(k8s_ns_name, '/', k8s_pod_name), nullif(container_id, ''), hostname, '(unknown)') AS pod,
+SELECT cluster, coalesce(k8s_ns_name || '/' || k8s_pod_name, nullif(nullif(container_id, ''), 'host'), hostname, '(unknown)') AS pod,
        rule, priority, hostname, proc_name, proc_cmdline, coalesce(fd_sip, fd_rip, fd_name) AS remote,
        container_image_repository, user_name
 FROM   falco

@@ -12,7 +12,7 @@ benign: Entry points that application servers start through a shell.
 references:
   - https://falco.org/docs/reference/rules/default-rules/
 */
-SELECT cluster, coalesce(concat(k8s_ns_name, '/', k8s_pod_name), nullif(container_id, ''), hostname, '(unknown)') AS pod,
+SELECT cluster, coalesce(k8s_ns_name || '/' || k8s_pod_name, nullif(nullif(container_id, ''), 'host'), hostname, '(unknown)') AS pod,
        rule, priority, hostname, proc_name, proc_cmdline, proc_pname, array_to_string(proc_ancestors, ' < ') AS ancestors,
        coalesce(fd_sip, fd_rip, fd_name) AS remote, container_image_repository, user_name
 FROM   falco

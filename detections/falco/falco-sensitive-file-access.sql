@@ -13,7 +13,7 @@ references:
   - https://falco.org/docs/reference/rules/default-rules/
 */
 -- Being root is no reason to skip: in containers nearly everything is. `/etc/passwd` alone holds no secret.
-SELECT cluster, coalesce(concat(k8s_ns_name, '/', k8s_pod_name), nullif(container_id, ''), hostname, '(unknown)') AS pod,
+SELECT cluster, coalesce(k8s_ns_name || '/' || k8s_pod_name, nullif(nullif(container_id, ''), 'host'), hostname, '(unknown)') AS pod,
        coalesce(proc_name, '(unknown)') AS proc_name, rule, priority, hostname,
        coalesce(fd_name, '(not recorded)') AS file, proc_cmdline, proc_pname AS parent, container_image_repository, user_name,
        CASE WHEN fd_name ~ 'run/secrets/(kubernetes\.io|eks\.amazonaws\.com|azure)' THEN 'service account token'

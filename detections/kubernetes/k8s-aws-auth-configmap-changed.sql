@@ -15,7 +15,9 @@ references:
   - https://docs.aws.amazon.com/eks/latest/userguide/auth-configmap.html
 */
 SELECT cluster, actor_user_name, actor_user_aws_canonical_arn, verb, src_endpoint_ip,
-       coalesce(array_to_string(array_distinct(regexp_match(raw->>'requestObject', 'arn:aws[a-z-]*:iam::\d{12}:(?:role|user)/[^\\"\s]+', 'g')), ', '),
+       -- every ARN, and nothing of what is between them
+       coalesce(nullif(trim(regexp_replace(raw->>'requestObject',
+                  '(?s).*?(arn:aws[a-z-]*:iam::[0-9]{12}:(?:role|user)/[A-Za-z0-9+=,.@_/-]+)|.+', '\1 ', 'g')), ''),
                 '(not recorded)') AS entries,
        coalesce(raw->>'requestObject' LIKE '%system:masters%', false) AS names_masters
 FROM   kubernetes_calls

@@ -37,7 +37,7 @@ SELECT cluster, coalesce(objectref_namespace, '(none)') AS namespace,
                  CASE WHEN array_has(pod_proc_mounts, 'Unmasked') THEN '/proc unmasked' END,
                  CASE WHEN cardinality(pod_sysctls) > 0 THEN concat('sysctls ', array_to_string(pod_sysctls, ' ')) END,
                  CASE WHEN cardinality(pod_selinux) > 0 THEN concat('SELinux ', array_to_string(pod_selinux, ' ')) END,
-                 concat('exempt: ', pod_security_exempt)) AS controls,
+                 'exempt: ' || pod_security_exempt) AS controls,
        pod_security_exempt AS exempt,
        CASE WHEN response_code = 403 THEN 'refused' ELSE 'let pass' END AS outcome
 FROM   kubernetes_calls
