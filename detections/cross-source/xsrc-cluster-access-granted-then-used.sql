@@ -26,7 +26,7 @@ WITH granted AS (
        OR (event_name = 'UpdateAccessEntry' AND raw->'requestParameters'->>'kubernetesGroups' IS NOT NULL))
 ),
 used AS (
-  SELECT cluster, actor_user_aws_canonical_arn AS arn, time, event_uid, actor_user_name,
+  SELECT cluster, actor_user_aws_canonical_arn AS arn, time, event_uid,
          concat_ws(' ', verb, concat_ws('/', objectref_resource, objectref_subresource)) AS what
   FROM   kubernetes_calls
   WHERE  actor_user_aws_canonical_arn IS NOT NULL AND coalesce(status, '') <> 'Failure' AND dry_run IS NOT TRUE

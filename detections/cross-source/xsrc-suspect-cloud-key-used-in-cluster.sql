@@ -41,7 +41,7 @@ suspects AS (
   UNION ALL SELECT credential, time, event_uid, reason FROM moving
 ),
 acts AS (
-  SELECT cluster, time, event_uid, actor_user_name, actor_user_access_key_id, actor_user_aws_arn, src_endpoint_ip,
+  SELECT cluster, time, event_uid, actor_user_name, actor_user_access_key_id, actor_user_aws_arn,
          concat_ws(' ', verb, concat_ws('/', objectref_resource, objectref_subresource)) AS what
   FROM   kubernetes_calls
   WHERE  (actor_user_access_key_id IS NOT NULL OR actor_user_aws_arn IS NOT NULL)
