@@ -21,7 +21,9 @@ WITH intrusions AS (
   SELECT cluster, hostname AS node, time, event_uid, rule, coalesce(k8s_ns_name || '/' || k8s_pod_name, container_id) AS pod,
          proc_cmdline
   FROM   falco
-  WHERE  hostname IS NOT NULL AND container_id IS NOT NULL AND container_id NOT IN ('', 'host')
+  WHERE  NOT (rule = 'Run shell untrusted' AND coalesce(proc_tty, 0) = 0
+              AND coalesce(proc_pname, '') ~ '^(runc|crun|conmon|containerd-shim.*|kubelet|dockerd|crio)$')
+    AND  hostname IS NOT NULL AND container_id IS NOT NULL AND container_id NOT IN ('', 'host')
     AND  (rule IN ('Detect release_agent File Container Escapes', 'Change namespace privileges via unshare',
                    'Mount Launched in Privileged Container', 'Debugfs Launched in Privileged Container',
                    'Privileged Container Device Access', 'Container Access to Host Sensitive Paths',

@@ -14,7 +14,7 @@ benign: A new image version that trips the same rule everywhere.
 references:
   - https://falco.org/docs/concepts/rules/
 */
--- The two rules that count ordinary connections would make every busy pod a finding.
+-- Probes are run by the runtime without a terminal. The two rules that count ordinary connections would make every busy pod a finding.
 WITH alerts AS (
   SELECT cluster, time, event_uid, rule, k8s_ns_name,
          concat(k8s_ns_name, '/', k8s_pod_name) AS pod,
@@ -38,6 +38,8 @@ WITH alerts AS (
   WHERE  k8s_pod_name IS NOT NULL
     AND  severity IN ('emergency', 'alert', 'critical', 'error', 'warning', 'notice')
     AND  rule NOT IN ('Unexpected outbound connection', 'Contact K8S API Server From Container')
+    AND  NOT (rule = 'Run shell untrusted' AND coalesce(proc_tty, 0) = 0
+              AND coalesce(proc_pname, '') ~ '^(runc|crun|conmon|containerd-shim.*|kubelet|dockerd|crio)$')
 )
 SELECT cluster, pod AS subject, count(*) AS alerts, 1 AS pods,
        array_to_string(array_sort(array_agg(DISTINCT rule)), ', ') AS signals,

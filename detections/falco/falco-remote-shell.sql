@@ -12,6 +12,7 @@ benign: Entry points that application servers start through a shell.
 references:
   - https://falco.org/docs/reference/rules/default-rules/
 */
+-- Probes and lifecycle hooks are run by the runtime without a terminal; those are no shells of anybody's.
 SELECT cluster, coalesce(k8s_ns_name || '/' || k8s_pod_name, nullif(nullif(container_id, ''), 'host'), hostname, '(unknown)') AS pod,
        rule, priority, hostname, proc_name, proc_cmdline, proc_pname, array_to_string(proc_ancestors, ' < ') AS ancestors,
        coalesce(fd_sip, fd_rip, fd_name) AS remote, container_image_repository, user_name
@@ -26,3 +27,5 @@ WHERE  rule IN ('Redirect STDOUT/STDIN to Network Connection in Container',
                 'DB program spawned process',
                 'Java Process Class File Download',
                 'Decoding Payload in Container')
+  AND  NOT (rule = 'Run shell untrusted' AND coalesce(proc_tty, 0) = 0
+            AND coalesce(proc_pname, '') ~ '^(runc|crun|conmon|containerd-shim.*|kubelet|dockerd|crio)$')
