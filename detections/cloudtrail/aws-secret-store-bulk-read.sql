@@ -25,7 +25,7 @@ SELECT cloud_account_uid, principal,
        coalesce(array_length(array_distinct(flatten(array_agg(
            coalesce(json_get_array(raw, 'requestParameters', 'names'),
                     make_array(json_get_json(raw, 'requestParameters', 'name'))))
-           FILTER (WHERE event_source = 'ssm.amazonaws.com')))), 0) AS parameters,
+           FILTER (WHERE event_name IN ('GetParameter', 'GetParameters'))))), 0) AS parameters,
        count(DISTINCT cloud_region) AS regions,
        min(time) AS first_seen
 FROM   cloudtrail
@@ -44,7 +44,7 @@ HAVING count(DISTINCT regexp_replace(raw->'requestParameters'->>'secretId',
     OR array_length(array_distinct(flatten(array_agg(
            coalesce(json_get_array(raw, 'requestParameters', 'names'),
                     make_array(json_get_json(raw, 'requestParameters', 'name'))))
-           FILTER (WHERE event_source = 'ssm.amazonaws.com')))) >= 10
+           FILTER (WHERE event_name IN ('GetParameter', 'GetParameters'))))) >= 10
     OR bool_or(event_name = 'GetParametersByPath' AND raw->'requestParameters'->>'path' = '/'
                AND raw->'requestParameters'->>'recursive' = 'true')
     OR count(DISTINCT cloud_region) >= 3

@@ -1,0 +1,50 @@
+/*
+title: Several protections of one bucket removed together
+severity: critical
+attack: [T1490, T1685, T1486]
+window: 1h
+every: 6m
+entity: [cloud_account_uid, bucket]
+summary: "{controls} protections of bucket {bucket} in account {cloud_account_uid} were weakened within an hour by {actors}: {calls}"
+triage: |
+  1. Stop the writer: deny the principal on the bucket, cut its sessions. Deletion or encryption comes next.
+  2. Switch versioning, the public access block and the bucket's encryption on again, from the last known settings.
+  3. Was the bucket emptied and deleted by its pipeline? Then the pipeline's run says so.
+  4. List object versions and delete markers since; copy what is left of logs and backups elsewhere.
+benign: A bucket that is taken down with its environment; DeleteBucket follows within minutes.
+references:
+  - https://docs.aws.amazon.com/AmazonS3/latest/userguide/cloudtrail-logging-s3-info.html
+  - https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-lock.html
+*/
+SELECT cloud_account_uid, bucket,
+       count(DISTINCT control) AS controls,
+       array_to_string(array_sort(array_agg(DISTINCT event_name)), ', ') AS calls,
+       array_to_string(array_sort(array_agg(DISTINCT principal)), ', ') AS actors,
+       array_agg(event_uid) AS evidence
+FROM  (SELECT cloud_account_uid, target_name AS bucket, principal, event_name, event_uid,
+              CASE WHEN event_name = 'DeleteBucketPublicAccessBlock'
+                     OR (event_name = 'PutBucketPublicAccessBlock'
+                         AND raw->'requestParameters'->>'PublicAccessBlockConfiguration' ~ ':\s*"?false')
+                       THEN 'public access block'
+                   WHEN event_name = 'DeleteBucketEncryption' THEN 'encryption'
+                   WHEN event_name = 'PutBucketVersioning'
+                    AND raw->'requestParameters'->'VersioningConfiguration'->>'MfaDelete' = 'Disabled'
+                       THEN 'deletion with a factor'
+                   WHEN event_name = 'PutBucketVersioning'
+                    AND raw->'requestParameters'->'VersioningConfiguration'->>'Status' = 'Suspended' THEN 'versions'
+                   WHEN event_name = 'PutBucketLogging'
+                    AND coalesce(raw->'requestParameters'->>'BucketLoggingStatus', '') !~ '"LoggingEnabled"\s*:\s*\{'
+                       THEN 'log'
+                   WHEN event_name = 'DeleteBucketReplication' THEN 'copies'
+                   WHEN event_name = 'PutObjectLockConfiguration'
+                    AND raw->'requestParameters'->'ObjectLockConfiguration'->>'Rule' IS NULL THEN 'lock'
+                   WHEN event_name = 'DeleteBucketPolicy' THEN 'policy' END AS control
+       FROM   cloudtrail
+       WHERE  event_source = 's3.amazonaws.com' AND status = 'Success'
+         AND  NOT coalesce(service_call, false)
+         AND  event_name IN ('DeleteBucketPublicAccessBlock', 'PutBucketPublicAccessBlock', 'DeleteBucketEncryption',
+                             'PutBucketVersioning', 'PutBucketLogging', 'DeleteBucketReplication',
+                             'PutObjectLockConfiguration', 'DeleteBucketPolicy'))
+WHERE  control IS NOT NULL
+GROUP  BY cloud_account_uid, bucket
+HAVING count(DISTINCT control) >= 2
