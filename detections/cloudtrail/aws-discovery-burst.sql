@@ -28,9 +28,8 @@ WHERE  coalesce(read_only, event_name ~ '^(Get|List|Describe)')
   AND  coalesce(event_category, 'Management') = 'Management'
   AND  NOT coalesce(service_call, false)
 GROUP  BY cloud_account_uid, principal
-HAVING (count(DISTINCT concat(event_source, ' ', event_base_name))
-            >= CASE WHEN bool_or(coalesce(console_session, false)) THEN 20 ELSE 8 END
-        AND count(DISTINCT event_source) >= 4
+HAVING (calls >= CASE WHEN bool_or(coalesce(console_session, false)) THEN 20 ELSE 8 END
+        AND services >= 4
         AND bool_or(event_name IN ('GetCallerIdentity', 'ListUsers', 'ListRoles', 'GetAccountSummary',
                                    'GetAccountAuthorizationDetails', 'ListBuckets', 'DescribeTrails', 'ListDetectors',
                                    'DescribeSnapshots')))

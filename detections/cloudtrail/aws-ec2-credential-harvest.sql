@@ -32,7 +32,4 @@ WHERE  event_source = 'ec2.amazonaws.com'
          AND coalesce(raw->'requestParameters'->>'attribute', 'userData') = 'userData'))
   AND  NOT coalesce(service_call, false)
 GROUP  BY cloud_account_uid, principal
-HAVING count(DISTINCT coalesce(raw->'requestParameters'->>'instanceId',
-                               raw->'requestParameters'->'DescribeLaunchTemplateVersionsRequest'->>'LaunchTemplateId',
-                               raw->'requestParameters'->'DescribeLaunchTemplateVersionsRequest'->>'LaunchTemplateName',
-                               regexp_match(error_message, 'instance/(i-[0-9a-fA-F]+)')[1])) >= 5
+HAVING targets >= 5

@@ -15,48 +15,42 @@ benign: An account that is closed down with a change request; take the principal
 references:
   - https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-record-contents.html
 */
--- Each kind counts once, refused attempts half: two kinds that were done, or one and two refused, or four refused.
+-- A kind is a trail, another log, a guardrail, a second factor or the protection of buckets; each counts once, refused
+-- attempts half: two kinds that were done, or one and two refused, or four refused.
 SELECT cloud_account_uid, principal,
-       count(DISTINCT kind) AS kinds,
-       count(DISTINCT kind) FILTER (WHERE status = 'Success') AS done,
+       count(DISTINCT regexp_replace(regexp_replace(event_source, '^(ec2|route53resolver|wafv2|rds|bedrock)\.', 'log.'),
+           '^(guardduty|securityhub|config|macie2|access-analyzer|organizations)\.', 'guardrail.')) AS kinds,
+       count(DISTINCT regexp_replace(regexp_replace(event_source, '^(ec2|route53resolver|wafv2|rds|bedrock)\.', 'log.'),
+           '^(guardduty|securityhub|config|macie2|access-analyzer|organizations)\.', 'guardrail.'))
+           FILTER (WHERE status = 'Success') AS done,
        array_to_string(array_sort(array_agg(DISTINCT event_name)), ', ') AS calls,
-       array_agg(event_uid) AS evidence
-FROM  (SELECT cloud_account_uid, principal, status, event_name, event_uid,
-              CASE WHEN event_source = 'cloudtrail.amazonaws.com'
-                    AND event_name IN ('StopLogging', 'DeleteTrail', 'UpdateTrail', 'PutEventSelectors',
-                                       'DeleteEventDataStore', 'StopEventDataStoreIngestion') THEN 'trail'
-                   WHEN (event_source = 'ec2.amazonaws.com' AND event_name = 'DeleteFlowLogs')
-                     OR (event_source = 'route53resolver.amazonaws.com'
-                         AND event_name IN ('DeleteResolverQueryLogConfig', 'DisassociateResolverQueryLogConfig'))
-                     OR (event_source = 'wafv2.amazonaws.com' AND event_name = 'DeleteLoggingConfiguration')
-                     OR (event_source = 'rds.amazonaws.com' AND event_name = 'StopActivityStream')
-                     OR (event_source = 'bedrock.amazonaws.com'
-                         AND event_name = 'DeleteModelInvocationLoggingConfiguration') THEN 'logs'
-                   WHEN (event_source = 'guardduty.amazonaws.com'
-                         AND event_name IN ('DeleteDetector', 'UpdateDetector', 'DisassociateMembers',
-                                            'DisassociateFromAdministratorAccount', 'DisassociateFromMasterAccount',
-                                            'DeleteMembers', 'StopMonitoringMembers'))
-                     OR (event_source = 'securityhub.amazonaws.com' AND event_name = 'DisableSecurityHub')
-                     OR (event_source = 'config.amazonaws.com'
-                         AND event_name IN ('StopConfigurationRecorder', 'DeleteConfigurationRecorder',
-                                            'DeleteDeliveryChannel', 'DeleteConfigRule'))
-                     OR (event_source = 'macie2.amazonaws.com' AND event_name = 'DisableMacie')
-                     OR (event_source = 'access-analyzer.amazonaws.com' AND event_name = 'DeleteAnalyzer')
-                     OR (event_source = 'organizations.amazonaws.com'
-                         AND event_name IN ('LeaveOrganization', 'DetachPolicy', 'DeletePolicy')) THEN 'guardrail'
-                   WHEN event_source = 'iam.amazonaws.com'
-                    AND event_name IN ('DeactivateMFADevice', 'DeleteVirtualMFADevice') THEN 'factor'
-                   WHEN event_source = 's3.amazonaws.com'
-                    AND event_name IN ('DeleteBucketEncryption', 'DeleteBucketReplication', 'DeleteBucketPublicAccessBlock',
-                                       'DeleteAccountPublicAccessBlock') THEN 'bucket' END AS kind
-       FROM   cloudtrail
-       WHERE  NOT coalesce(service_call, false) AND NOT coalesce(read_only, false)
-         AND  event_source IN ('cloudtrail.amazonaws.com', 'ec2.amazonaws.com', 'route53resolver.amazonaws.com',
-                               'wafv2.amazonaws.com', 'rds.amazonaws.com', 'bedrock.amazonaws.com',
-                               'guardduty.amazonaws.com', 'securityhub.amazonaws.com', 'config.amazonaws.com',
-                               'macie2.amazonaws.com', 'access-analyzer.amazonaws.com', 'organizations.amazonaws.com',
-                               'iam.amazonaws.com', 's3.amazonaws.com'))
-WHERE  kind IS NOT NULL
+       min(time) AS first_seen
+FROM   cloudtrail
+WHERE  NOT coalesce(service_call, false)
+  AND  ((event_source = 'cloudtrail.amazonaws.com'
+         AND event_name IN ('StopLogging', 'DeleteTrail', 'UpdateTrail', 'PutEventSelectors', 'DeleteEventDataStore',
+                            'StopEventDataStoreIngestion'))
+     OR (event_source = 'ec2.amazonaws.com' AND event_name = 'DeleteFlowLogs')
+     OR (event_source = 'route53resolver.amazonaws.com'
+         AND event_name IN ('DeleteResolverQueryLogConfig', 'DisassociateResolverQueryLogConfig'))
+     OR (event_source = 'wafv2.amazonaws.com' AND event_name = 'DeleteLoggingConfiguration')
+     OR (event_source = 'rds.amazonaws.com' AND event_name = 'StopActivityStream')
+     OR (event_source = 'bedrock.amazonaws.com' AND event_name = 'DeleteModelInvocationLoggingConfiguration')
+     OR (event_source = 'guardduty.amazonaws.com'
+         AND event_name IN ('DeleteDetector', 'UpdateDetector', 'DisassociateMembers', 'DeleteMembers',
+                            'DisassociateFromAdministratorAccount', 'DisassociateFromMasterAccount',
+                            'StopMonitoringMembers'))
+     OR (event_source = 'securityhub.amazonaws.com' AND event_name = 'DisableSecurityHub')
+     OR (event_source = 'config.amazonaws.com'
+         AND event_name IN ('StopConfigurationRecorder', 'DeleteConfigurationRecorder', 'DeleteDeliveryChannel',
+                            'DeleteConfigRule'))
+     OR (event_source = 'macie2.amazonaws.com' AND event_name = 'DisableMacie')
+     OR (event_source = 'access-analyzer.amazonaws.com' AND event_name = 'DeleteAnalyzer')
+     OR (event_source = 'organizations.amazonaws.com'
+         AND event_name IN ('LeaveOrganization', 'DetachPolicy', 'DeletePolicy'))
+     OR (event_source = 'iam.amazonaws.com' AND event_name IN ('DeactivateMFADevice', 'DeleteVirtualMFADevice'))
+     OR (event_source = 's3.amazonaws.com'
+         AND event_name IN ('DeleteBucketEncryption', 'DeleteBucketReplication', 'DeleteBucketPublicAccessBlock',
+                            'DeleteAccountPublicAccessBlock')))
 GROUP  BY cloud_account_uid, principal
-HAVING count(DISTINCT kind) >= 2
-   AND count(DISTINCT kind) + count(DISTINCT kind) FILTER (WHERE status = 'Success') >= 4
+HAVING kinds >= 2 AND kinds + done >= 4

@@ -38,10 +38,6 @@ WHERE  status = 'Success' AND NOT coalesce(service_call, false)
          AND event_name IN ('SendSSHPublicKey', 'SendSerialConsoleSSHPublicKey'))
      OR (event_source = 'ec2.amazonaws.com' AND event_name IN ('EnableSerialConsoleAccess', 'GetConsoleScreenshot')))
 GROUP  BY cloud_account_uid, principal
-HAVING array_length(array_distinct(flatten(array_agg(
-           coalesce(json_get_array(raw, 'requestParameters', 'instanceIds'),
-                    make_array(coalesce(json_get_json(raw, 'requestParameters', 'target'),
-                                        json_get_json(raw, 'requestParameters', 'instanceId')))))
-           FILTER (WHERE raw->>'requestParameters' ~ '"(instanceIds|target|instanceId)"')))) >= 3
+HAVING targets >= 3
     OR bool_or(event_name IN ('SendSerialConsoleSSHPublicKey', 'EnableSerialConsoleAccess'))
     OR bool_or(event_name = 'SendCommand' AND json_length(raw, 'requestParameters', 'targets') > 0)

@@ -19,37 +19,32 @@ references:
 */
 -- Weights say how much of a recovery each call takes. A person needs 2, a role that works by itself 6.
 SELECT cloud_account_uid, principal,
-       sum(loss) AS weight,
+       sum(CASE WHEN event_name IN ('ScheduleKeyDeletion', 'DisableKey', 'DeleteImportedKeyMaterial', 'DeleteBackupVault',
+                                    'DeleteBackupVaultLockConfiguration', 'DeleteCluster') THEN 4
+                WHEN event_name IN ('DeleteFileSystem', 'DeleteDBInstance', 'DeleteDBCluster',
+                                    'DeleteDBInstanceAutomatedBackup', 'DeleteDBClusterAutomatedBackup') THEN 3
+                WHEN event_name = 'DeleteSnapshot' THEN 1
+                ELSE 2 END) AS weight,
        array_to_string(array_sort(array_agg(DISTINCT event_name)), ', ') AS calls,
-       min(time) AS first_seen,
-       array_agg(event_uid) AS evidence
-FROM  (SELECT cloud_account_uid, principal, event_name, event_uid, time,
-              user_identity_type IN ('IAMUser', 'Root') OR coalesce(console_session, false)
-                OR strpos(coalesce(principal, ''), 'AWSReservedSSO_') > 0 AS person,
-              CASE WHEN event_source = 'kms.amazonaws.com'
-                    AND event_name IN ('ScheduleKeyDeletion', 'DisableKey', 'DeleteImportedKeyMaterial') THEN 4
-                   WHEN event_source = 'backup.amazonaws.com'
-                    AND event_name IN ('DeleteBackupVault', 'DeleteBackupVaultLockConfiguration') THEN 4
-                   WHEN event_source = 'eks.amazonaws.com' AND event_name = 'DeleteCluster' THEN 4
-                   WHEN event_source = 'elasticfilesystem.amazonaws.com' AND event_name = 'DeleteFileSystem' THEN 3
-                   WHEN event_source = 'rds.amazonaws.com'
-                    AND event_name IN ('DeleteDBInstanceAutomatedBackup', 'DeleteDBClusterAutomatedBackup') THEN 3
-                   WHEN event_source = 'rds.amazonaws.com' AND event_name IN ('DeleteDBInstance', 'DeleteDBCluster')
-                    AND raw->'requestParameters'->>'skipFinalSnapshot' = 'true' THEN 3
-                   WHEN event_source = 'rds.amazonaws.com'
-                    AND event_name IN ('DeleteDBSnapshot', 'DeleteDBClusterSnapshot') THEN 2
-                   WHEN event_source = 'backup.amazonaws.com' AND event_name = 'DeleteRecoveryPoint' THEN 2
-                   WHEN event_source = 'ec2.amazonaws.com'
-                    AND event_name IN ('DeregisterImage', 'DisableEbsEncryptionByDefault') THEN 2
-                   WHEN event_source = 'secretsmanager.amazonaws.com' AND event_name = 'DeleteSecret'
-                    AND raw->'requestParameters'->>'forceDeleteWithoutRecovery' = 'true' THEN 2
-                   WHEN event_source = 'ec2.amazonaws.com' AND event_name = 'DeleteSnapshot' THEN 1 END AS loss
-       FROM   cloudtrail
-       WHERE  event_source IN ('kms.amazonaws.com', 'backup.amazonaws.com', 'eks.amazonaws.com', 'rds.amazonaws.com',
-                               'elasticfilesystem.amazonaws.com', 'ec2.amazonaws.com', 'secretsmanager.amazonaws.com')
-         AND  event_name ~ '^(Delete|Deregister|Disable|ScheduleKeyDeletion)'
-         AND  status = 'Success' AND NOT coalesce(service_call, false)
-         AND  coalesce(principal, '') !~ '/(AWSDataLifecycleManager|AWSServiceRoleFor|AWSBackup)')
-WHERE  loss IS NOT NULL
+       min(time) AS first_seen
+FROM   cloudtrail
+WHERE  status = 'Success' AND NOT coalesce(service_call, false)
+  AND  coalesce(principal, '') !~ '/(AWSDataLifecycleManager|AWSServiceRoleFor|AWSBackup)'
+  AND  ((event_source = 'kms.amazonaws.com'
+         AND event_name IN ('ScheduleKeyDeletion', 'DisableKey', 'DeleteImportedKeyMaterial'))
+     OR (event_source = 'backup.amazonaws.com'
+         AND event_name IN ('DeleteBackupVault', 'DeleteBackupVaultLockConfiguration', 'DeleteRecoveryPoint'))
+     OR (event_source = 'eks.amazonaws.com' AND event_name = 'DeleteCluster')
+     OR (event_source = 'elasticfilesystem.amazonaws.com' AND event_name = 'DeleteFileSystem')
+     OR (event_source = 'rds.amazonaws.com'
+         AND (event_name IN ('DeleteDBInstanceAutomatedBackup', 'DeleteDBClusterAutomatedBackup', 'DeleteDBSnapshot',
+                             'DeleteDBClusterSnapshot')
+           OR (event_name IN ('DeleteDBInstance', 'DeleteDBCluster')
+               AND raw->'requestParameters'->>'skipFinalSnapshot' = 'true')))
+     OR (event_source = 'ec2.amazonaws.com'
+         AND event_name IN ('DeregisterImage', 'DeleteSnapshot', 'DisableEbsEncryptionByDefault'))
+     OR (event_source = 'secretsmanager.amazonaws.com' AND event_name = 'DeleteSecret'
+         AND raw->'requestParameters'->>'forceDeleteWithoutRecovery' = 'true'))
 GROUP  BY cloud_account_uid, principal
-HAVING sum(loss) >= CASE WHEN bool_or(person) THEN 2 ELSE 6 END
+HAVING weight >= CASE WHEN bool_or(user_identity_type IN ('IAMUser', 'Root') OR coalesce(console_session, false)
+                                   OR strpos(coalesce(principal, ''), 'AWSReservedSSO_') > 0) THEN 2 ELSE 6 END

@@ -16,35 +16,28 @@ references:
   - https://docs.aws.amazon.com/AmazonS3/latest/userguide/cloudtrail-logging-s3-info.html
   - https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-lock.html
 */
-SELECT cloud_account_uid, bucket,
-       count(DISTINCT control) AS controls,
+-- What would not weaken (versions switched on, a log switched on) is sorted out in the WHERE, so that the call's name is
+-- the protection; deletion with a second factor and versions share one.
+SELECT cloud_account_uid, target_name AS bucket,
+       count(DISTINCT CASE WHEN event_name LIKE '%PublicAccessBlock' THEN 'public access block'
+                           WHEN raw->'requestParameters'->'VersioningConfiguration'->>'MfaDelete' = 'Disabled'
+                               THEN 'deletion with a factor'
+                           ELSE event_name END) AS controls,
        array_to_string(array_sort(array_agg(DISTINCT event_name)), ', ') AS calls,
-       array_to_string(array_sort(array_agg(DISTINCT principal)), ', ') AS actors,
-       array_agg(event_uid) AS evidence
-FROM  (SELECT cloud_account_uid, target_name AS bucket, principal, event_name, event_uid,
-              CASE WHEN event_name = 'DeleteBucketPublicAccessBlock'
-                     OR (event_name = 'PutBucketPublicAccessBlock'
-                         AND raw->'requestParameters'->>'PublicAccessBlockConfiguration' ~ ':\s*"?false')
-                       THEN 'public access block'
-                   WHEN event_name = 'DeleteBucketEncryption' THEN 'encryption'
-                   WHEN event_name = 'PutBucketVersioning'
-                    AND raw->'requestParameters'->'VersioningConfiguration'->>'MfaDelete' = 'Disabled'
-                       THEN 'deletion with a factor'
-                   WHEN event_name = 'PutBucketVersioning'
-                    AND raw->'requestParameters'->'VersioningConfiguration'->>'Status' = 'Suspended' THEN 'versions'
-                   WHEN event_name = 'PutBucketLogging'
-                    AND coalesce(raw->'requestParameters'->>'BucketLoggingStatus', '') !~ '"LoggingEnabled"\s*:\s*\{'
-                       THEN 'log'
-                   WHEN event_name = 'DeleteBucketReplication' THEN 'copies'
-                   WHEN event_name = 'PutObjectLockConfiguration'
-                    AND raw->'requestParameters'->'ObjectLockConfiguration'->>'Rule' IS NULL THEN 'lock'
-                   WHEN event_name = 'DeleteBucketPolicy' THEN 'policy' END AS control
-       FROM   cloudtrail
-       WHERE  event_source = 's3.amazonaws.com' AND status = 'Success'
-         AND  NOT coalesce(service_call, false)
-         AND  event_name IN ('DeleteBucketPublicAccessBlock', 'PutBucketPublicAccessBlock', 'DeleteBucketEncryption',
-                             'PutBucketVersioning', 'PutBucketLogging', 'DeleteBucketReplication',
-                             'PutObjectLockConfiguration', 'DeleteBucketPolicy'))
-WHERE  control IS NOT NULL
-GROUP  BY cloud_account_uid, bucket
-HAVING count(DISTINCT control) >= 2
+       array_to_string(array_sort(array_agg(DISTINCT principal)), ', ') AS actors
+FROM   cloudtrail
+WHERE  event_source = 's3.amazonaws.com' AND status = 'Success'
+  AND  NOT coalesce(service_call, false)
+  AND  (event_name IN ('DeleteBucketPublicAccessBlock', 'DeleteBucketEncryption', 'DeleteBucketReplication',
+                       'DeleteBucketPolicy')
+     OR (event_name = 'PutBucketPublicAccessBlock'
+         AND raw->'requestParameters'->>'PublicAccessBlockConfiguration' ~ ':\s*"?false')
+     OR (event_name = 'PutBucketVersioning'
+         AND (raw->'requestParameters'->'VersioningConfiguration'->>'Status' = 'Suspended'
+           OR raw->'requestParameters'->'VersioningConfiguration'->>'MfaDelete' = 'Disabled'))
+     OR (event_name = 'PutBucketLogging'
+         AND coalesce(raw->'requestParameters'->>'BucketLoggingStatus', '') !~ '"LoggingEnabled"\s*:\s*\{')
+     OR (event_name = 'PutObjectLockConfiguration'
+         AND raw->'requestParameters'->'ObjectLockConfiguration'->>'Rule' IS NULL))
+GROUP  BY cloud_account_uid, target_name
+HAVING controls >= 2

@@ -19,32 +19,29 @@ references:
 */
 -- Needs data events of S3. One batch removes up to 1,000 keys and lists none of them. Foreign keys are those that the
 -- caller brings along, and keys of another account.
-SELECT cloud_account_uid, bucket, principal,
-       count(*) FILTER (WHERE what = 'deletion') AS deletions,
-       count(*) FILTER (WHERE what = 'batch') AS batches,
-       count(DISTINCT object_key) FILTER (WHERE what = 'encryption') AS encrypted,
-       count(*) FILTER (WHERE note) AS notes,
-       array_agg(event_uid) AS evidence
-FROM  (SELECT cloud_account_uid, target_name AS bucket, principal, object_key, event_uid,
-              event_name = 'PutObject'
-                AND object_key ~* '(^|/)[^/]*(ransom|decrypt|recover|restore|read_?me|how[-_ ]?to|your[-_ ]files|deleted)[^/]*$'
-                  AS note,
-              CASE WHEN event_name IN ('DeleteObject', 'DeleteObjectVersion') THEN 'deletion'
-                   WHEN event_name = 'DeleteObjects' THEN 'batch'
-                   WHEN raw->'requestParameters'->>'x-amz-server-side-encryption-customer-algorithm' IS NOT NULL
-                     OR regexp_match(raw->'requestParameters'->>'x-amz-server-side-encryption-aws-kms-key-id',
-                                     '^\[?"?arn:aws[^:]*:kms:[^:]*:([0-9]{12}):')[1]
-                        <> coalesce(recipient_account_id, cloud_account_uid) THEN 'encryption' END AS what
-       FROM   cloudtrail
-       WHERE  event_source = 's3.amazonaws.com' AND status = 'Success'
-         AND  event_name IN ('DeleteObject', 'DeleteObjectVersion', 'DeleteObjects', 'PutObject', 'CopyObject')
-         AND  NOT coalesce(service_call, false))
-WHERE  note OR what IS NOT NULL
-GROUP  BY cloud_account_uid, bucket, principal
-HAVING count(*) FILTER (WHERE what = 'deletion') >= 30
-    OR count(*) FILTER (WHERE what = 'batch') >= 2
-    OR count(DISTINCT object_key) FILTER (WHERE what = 'encryption') >= 20
-    OR (count(*) FILTER (WHERE note) > 0
-        AND (count(*) FILTER (WHERE what = 'batch') > 0
-          OR count(*) FILTER (WHERE what = 'deletion') >= 10
-          OR count(DISTINCT object_key) FILTER (WHERE what = 'encryption') >= 5))
+SELECT cloud_account_uid, target_name AS bucket, principal,
+       count(*) FILTER (WHERE event_name IN ('DeleteObject', 'DeleteObjectVersion')) AS deletions,
+       count(*) FILTER (WHERE event_name = 'DeleteObjects') AS batches,
+       count(DISTINCT object_key) FILTER (
+           WHERE raw->'requestParameters'->>'x-amz-server-side-encryption-customer-algorithm' IS NOT NULL
+              OR regexp_match(raw->'requestParameters'->>'x-amz-server-side-encryption-aws-kms-key-id',
+                              '^\[?"?arn:aws[^:]*:kms:[^:]*:([0-9]{12}):')[1]
+                 <> coalesce(recipient_account_id, cloud_account_uid)) AS encrypted,
+       count(*) FILTER (
+           WHERE event_name = 'PutObject'
+             AND object_key ~* '(^|/)[^/]*(ransom|decrypt|recover|restore|read_?me|how[-_ ]?to|your[-_ ]files|deleted)[^/]*$'
+       ) AS notes
+FROM   cloudtrail
+WHERE  event_source = 's3.amazonaws.com' AND status = 'Success'
+  AND  NOT coalesce(service_call, false)
+  AND  (event_name IN ('DeleteObject', 'DeleteObjectVersion', 'DeleteObjects')
+     OR (event_name = 'PutObject'
+         AND object_key ~* '(^|/)[^/]*(ransom|decrypt|recover|restore|read_?me|how[-_ ]?to|your[-_ ]files|deleted)[^/]*$')
+     OR (event_name IN ('PutObject', 'CopyObject')
+         AND (raw->'requestParameters'->>'x-amz-server-side-encryption-customer-algorithm' IS NOT NULL
+           OR regexp_match(raw->'requestParameters'->>'x-amz-server-side-encryption-aws-kms-key-id',
+                           '^\[?"?arn:aws[^:]*:kms:[^:]*:([0-9]{12}):')[1]
+              <> coalesce(recipient_account_id, cloud_account_uid))))
+GROUP  BY cloud_account_uid, target_name, principal
+HAVING deletions >= 30 OR batches >= 2 OR encrypted >= 20
+    OR (notes > 0 AND (batches > 0 OR deletions >= 10 OR encrypted >= 5))

@@ -35,16 +35,9 @@ WHERE  NOT coalesce(service_call, false)
          AND event_name IN ('GetParameter', 'GetParameters', 'GetParametersByPath')
          AND raw->'requestParameters'->>'withDecryption' = 'true'))
 GROUP  BY cloud_account_uid, principal
-HAVING count(DISTINCT regexp_replace(raw->'requestParameters'->>'secretId',
-                                     '^arn:[^:]*:secretsmanager:[^:]*:[^:]*:secret:(.+)-[A-Za-z0-9]{6}$', '\1')) >= 10
-    OR count(*) FILTER (WHERE event_name = 'BatchGetSecretValue') >= 3
+HAVING secrets >= 10 OR parameters >= 10 OR batches >= 3 OR regions >= 3
     OR bool_or(event_name = 'BatchGetSecretValue' AND status = 'Success'
                AND json_length(raw, 'requestParameters', 'secretIdList') IS NULL
                AND coalesce(raw->'requestParameters'->>'filters', '"!"') ~ '"!|^\[\]$')
-    OR array_length(array_distinct(flatten(array_agg(
-           coalesce(json_get_array(raw, 'requestParameters', 'names'),
-                    make_array(json_get_json(raw, 'requestParameters', 'name'))))
-           FILTER (WHERE event_name IN ('GetParameter', 'GetParameters'))))) >= 10
     OR bool_or(event_name = 'GetParametersByPath' AND raw->'requestParameters'->>'path' = '/'
                AND raw->'requestParameters'->>'recursive' = 'true')
-    OR count(DISTINCT cloud_region) >= 3

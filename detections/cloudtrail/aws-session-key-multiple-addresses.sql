@@ -28,4 +28,4 @@ WHERE  access_key_id LIKE 'ASIA%'
   AND  NOT coalesce(service_call, false)
   AND  NOT coalesce(console_session, false)
 GROUP  BY cloud_account_uid, access_key_id
-HAVING count(DISTINCT regexp_replace(src_endpoint_ip, '(\.[0-9]+|^([^:]*:[^:]*:[^:]*):.*)$', '\2')) >= 2
+HAVING networks >= 2
