@@ -29,7 +29,8 @@ FROM  (SELECT *, regexp_replace(replace(
                      regexp_replace(raw->'requestParameters'->>'policyText', '\s+', '', 'g') AS document
               FROM   cloudtrail
               WHERE  event_source IN ('ecr.amazonaws.com', 'signer.amazonaws.com') AND status = 'Success'
-                AND  NOT coalesce(service_call, false)))
+                AND  coalesce(user_identity_type, '') <> 'AWSService'
+                AND  coalesce(session_issuer_arn, '') NOT LIKE '%:role/aws-service-role/%'))
 WHERE (event_source = 'ecr.amazonaws.com'
        AND (event_name IN ('CreatePullThroughCacheRule', 'DeleteLifecyclePolicy')
          OR (event_name IN ('SetRepositoryPolicy', 'PutRegistryPolicy')

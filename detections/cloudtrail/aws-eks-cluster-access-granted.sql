@@ -33,7 +33,8 @@ SELECT cloud_account_uid,
                 raw->'requestParameters'->>'accessConfig', raw->'requestParameters'->>'type', '-') AS granted
 FROM   cloudtrail
 WHERE  event_source = 'eks.amazonaws.com' AND status = 'Success'
-  AND  NOT coalesce(service_call, false)
+  AND  coalesce(user_identity_type, '') <> 'AWSService'
+  AND  coalesce(session_issuer_arn, '') NOT LIKE '%:role/aws-service-role/%'
   AND  (event_name IN ('CreateAccessEntry', 'AssociateAccessPolicy', 'CreatePodIdentityAssociation',
                        'UpdatePodIdentityAssociation', 'AssociateIdentityProviderConfig')
      OR (event_name = 'UpdateAccessEntry' AND json_length(raw, 'requestParameters', 'kubernetesGroups') > 0)

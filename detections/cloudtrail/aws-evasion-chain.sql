@@ -26,7 +26,8 @@ SELECT cloud_account_uid, principal,
        array_to_string(array_sort(array_agg(DISTINCT event_name)), ', ') AS calls,
        min(time) AS first_seen
 FROM   cloudtrail
-WHERE  NOT coalesce(service_call, false)
+WHERE  coalesce(user_identity_type, '') <> 'AWSService'
+  AND  coalesce(session_issuer_arn, '') NOT LIKE '%:role/aws-service-role/%'
   AND  ((event_source = 'cloudtrail.amazonaws.com'
          AND event_name IN ('StopLogging', 'DeleteTrail', 'UpdateTrail', 'PutEventSelectors', 'DeleteEventDataStore',
                             'StopEventDataStoreIngestion'))

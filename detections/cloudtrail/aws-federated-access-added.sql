@@ -39,4 +39,5 @@ WHERE  status = 'Success'
                             'CreateTrustedTokenIssuer', 'UpdateTrustedTokenIssuer'))
      OR (event_source = 'sts.amazonaws.com' AND event_name = 'GetFederationToken'
          AND user_identity_type IN ('IAMUser', 'Root')))
-  AND  NOT coalesce(service_call, false)
+  AND  coalesce(user_identity_type, '') <> 'AWSService'
+  AND  coalesce(session_issuer_arn, '') NOT LIKE '%:role/aws-service-role/%'

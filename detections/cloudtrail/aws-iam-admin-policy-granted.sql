@@ -28,7 +28,8 @@ FROM  (SELECT *,
                   '@\1', 'g') AS allowing
        FROM  (SELECT *,
                      coalesce(raw->'requestParameters'->>'userName', raw->'requestParameters'->>'roleName',
-                              raw->'requestParameters'->>'groupName', raw->'requestParameters'->>'policyArn')
+                              raw->'requestParameters'->>'groupName', raw->'requestParameters'->>'policyArn',
+                              '(unknown)')
                          AS target,
                      coalesce(user_identity_arn, principal, '(unknown)') AS actor,
                      CASE WHEN event_name LIKE 'Attach%'
@@ -38,7 +39,8 @@ FROM  (SELECT *,
                      regexp_replace(raw->'requestParameters'->>'policyDocument', '\s+', '', 'g') AS document
               FROM   cloudtrail
               WHERE  event_source = 'iam.amazonaws.com' AND status = 'Success'
-                AND  NOT coalesce(service_call, false)))
+                AND  coalesce(user_identity_type, '') <> 'AWSService'
+                AND  coalesce(session_issuer_arn, '') NOT LIKE '%:role/aws-service-role/%'))
 WHERE  (event_name IN ('AttachUserPolicy', 'AttachRolePolicy', 'AttachGroupPolicy') AND managed IS NOT NULL)
    OR  (event_name IN ('PutUserPolicy', 'PutRolePolicy', 'PutGroupPolicy', 'CreatePolicyVersion')
         AND (event_name <> 'CreatePolicyVersion' OR raw->'requestParameters'->>'setAsDefault' = 'true')

@@ -24,7 +24,8 @@ SELECT cloud_account_uid,
        min(time) AS first_seen
 FROM   cloudtrail
 WHERE  event_source = 'iam.amazonaws.com' AND status = 'Success'
-  AND  NOT coalesce(service_call, false)
+  AND  coalesce(user_identity_type, '') <> 'AWSService'
+  AND  coalesce(session_issuer_arn, '') NOT LIKE '%:role/aws-service-role/%'
   AND  (event_name IN ('CreateUser', 'CreateRole', 'CreateAccessKey', 'CreateLoginProfile')
      OR (event_name = 'UpdateAssumeRolePolicy'
          AND replace(regexp_replace(raw->'requestParameters'->>'policyDocument', '\s+', '', 'g'),

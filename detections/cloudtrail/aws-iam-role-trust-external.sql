@@ -35,7 +35,7 @@ FROM  (SELECT *,
                          coalesce(recipient_account_id, cloud_account_uid), 'own'),
                          '(?m)^(.*"Effect":"Allow".*)$', '@\1', 'g'),
                          '(?m)^@(.*"aws:PrincipalOrg(ID|Paths)".*)$', '\1', 'g') AS allowing
-              FROM  (SELECT *, raw->'requestParameters'->>'roleName' AS role,
+              FROM  (SELECT *, coalesce(raw->'requestParameters'->>'roleName', '(unknown)') AS role,
                             coalesce(user_identity_arn, principal, '(unknown)') AS actor,
                             regexp_replace(coalesce(raw->'requestParameters'->>'policyDocument',
                                                     raw->'requestParameters'->>'assumeRolePolicyDocument'),

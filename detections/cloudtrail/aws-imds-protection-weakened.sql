@@ -33,7 +33,8 @@ FROM  (SELECT cloud_account_uid, event_name, src_endpoint_ip,
                      WHERE  event_source = 'ec2.amazonaws.com' AND status = 'Success'
                        AND  event_name IN ('ModifyInstanceMetadataOptions', 'ModifyInstanceMetadataDefaults',
                                            'RunInstances', 'CreateLaunchTemplate', 'CreateLaunchTemplateVersion')
-                       AND  NOT coalesce(service_call, false))))
+                       AND  coalesce(user_identity_type, '') <> 'AWSService'
+                       AND  coalesce(session_issuer_arn, '') NOT LIKE '%:role/aws-service-role/%')))
 WHERE  tokens = 'optional'
    OR  TRY_CAST(hop_limit AS BIGINT) > 1
    OR  (event_name = 'ModifyInstanceMetadataOptions' AND endpoint = 'enabled' AND tokens IS NULL)

@@ -27,7 +27,9 @@ SELECT cloud_account_uid, principal,
        array_to_string(array_sort(array_agg(DISTINCT event_name)), ', ') AS calls,
        min(time) AS first_seen
 FROM   cloudtrail
-WHERE  status = 'Success' AND NOT coalesce(service_call, false)
+WHERE  status = 'Success'
+  AND  coalesce(user_identity_type, '') <> 'AWSService'
+  AND  coalesce(session_issuer_arn, '') NOT LIKE '%:role/aws-service-role/%'
   AND  ((event_source = 'ssm.amazonaws.com'
          AND (event_name IN ('StartSession', 'ResumeSession')
            OR (event_name IN ('SendCommand', 'StartAutomationExecution')

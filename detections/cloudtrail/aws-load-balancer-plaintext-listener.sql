@@ -24,7 +24,9 @@ SELECT cloud_account_uid,
        coalesce(raw->'requestParameters'->>'protocol', '-') AS protocol,
        coalesce(raw->'requestParameters'->>'sslPolicy', '-') AS tls_policy
 FROM   cloudtrail
-WHERE  status = 'Success' AND NOT coalesce(service_call, false)
+WHERE  status = 'Success'
+  AND  coalesce(user_identity_type, '') <> 'AWSService'
+  AND  coalesce(session_issuer_arn, '') NOT LIKE '%:role/aws-service-role/%'
   AND  ((event_source = 'elasticloadbalancing.amazonaws.com'
          AND event_base_name IN ('CreateListener', 'ModifyListener')
          AND ((raw->'requestParameters'->>'protocol' = 'HTTP'

@@ -27,7 +27,8 @@ SELECT cloud_account_uid,
        event_source, event_name, src_endpoint_ip
 FROM   cloudtrail
 WHERE  status = 'Success'
-  AND  NOT coalesce(service_call, false)
+  AND  coalesce(user_identity_type, '') <> 'AWSService'
+  AND  coalesce(session_issuer_arn, '') NOT LIKE '%:role/aws-service-role/%'
   AND  ((event_source = 'ec2.amazonaws.com' AND event_name = 'DeleteFlowLogs')
      OR (event_source = 'route53resolver.amazonaws.com'
          AND event_name IN ('DeleteResolverQueryLogConfig', 'DisassociateResolverQueryLogConfig'))

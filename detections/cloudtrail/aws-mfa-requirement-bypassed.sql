@@ -27,7 +27,7 @@ FROM   cloudtrail
 WHERE  status = 'Success'
   AND  ((event_source = 'iam.amazonaws.com' AND event_name IN ('DeactivateMFADevice', 'DeleteVirtualMFADevice'))
      OR (user_identity_type = 'IAMUser' AND session_mfa = false AND access_key_id LIKE 'ASIA%'
-         AND NOT coalesce(service_call, false)
+         AND (NOT coalesce(service_call, false) OR invoked_by = 'signin.amazonaws.com')
          AND NOT coalesce(read_only, event_name ~ '^(Get|List|Describe|Generate|Simulate)')
          AND (event_source IN ('iam.amazonaws.com', 'organizations.amazonaws.com', 'cloudtrail.amazonaws.com')
            OR (event_source = 'kms.amazonaws.com'

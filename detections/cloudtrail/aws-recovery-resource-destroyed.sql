@@ -28,8 +28,10 @@ SELECT cloud_account_uid, principal,
        array_to_string(array_sort(array_agg(DISTINCT event_name)), ', ') AS calls,
        min(time) AS first_seen
 FROM   cloudtrail
-WHERE  status = 'Success' AND NOT coalesce(service_call, false)
-  AND  coalesce(principal, '') !~ '/(AWSDataLifecycleManager|AWSServiceRoleFor|AWSBackup)'
+WHERE  status = 'Success'
+  AND  coalesce(user_identity_type, '') <> 'AWSService'
+  AND  coalesce(session_issuer_arn, '') NOT LIKE '%:role/aws-service-role/%'
+  AND  coalesce(principal, '') !~ ':role/service-role/AWS(DataLifecycleManagerDefaultRole|BackupDefaultServiceRole)'
   AND  ((event_source = 'kms.amazonaws.com'
          AND event_name IN ('ScheduleKeyDeletion', 'DisableKey', 'DeleteImportedKeyMaterial'))
      OR (event_source = 'backup.amazonaws.com'

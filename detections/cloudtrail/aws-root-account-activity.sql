@@ -14,13 +14,13 @@ references:
   - https://docs.aws.amazon.com/IAM/latest/UserGuide/root-user-tasks.html
   - https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-user-identity.html
 */
--- What a service does in root's name, and reading, are left out. Old records do not say whether they only read. What
+-- What a service does in root's name, and reading, are left out; the console is named as a service in old records. Old records do not say whether they only read. What
 -- management accounts do with AssumeRoot is root's power without root's name.
 SELECT cloud_account_uid, event_name, event_source, src_endpoint_ip, http_request_user_agent, status,
        coalesce(user_identity_arn, 'root') AS actor
 FROM   cloudtrail
 WHERE  (user_identity_type = 'Root'
-        AND invoked_by IS NULL
+        AND coalesce(invoked_by, 'signin.amazonaws.com') = 'signin.amazonaws.com'
         AND coalesce(event_type, '') <> 'AwsServiceEvent'
         AND NOT coalesce(read_only, event_name ~ '^(Get|List|Describe|Head|Lookup|Check|View)'))
    OR  (event_source = 'sts.amazonaws.com' AND event_name = 'AssumeRoot')

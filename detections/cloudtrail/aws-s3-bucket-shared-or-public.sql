@@ -33,11 +33,12 @@ FROM  (SELECT *,
        FROM  (SELECT *, raw->>'requestParameters' AS request,
                      coalesce(recipient_account_id, cloud_account_uid) AS owner,
                      coalesce(target_name, raw->'requestParameters'->'CreateAccessPointRequest'->>'Bucket',
-                              raw->'requestParameters'->'CreateAccessPointRequest'->>'bucket') AS bucket,
+                              raw->'requestParameters'->'CreateAccessPointRequest'->>'bucket', '(unknown)') AS bucket,
                      coalesce(user_identity_arn, principal, '(unknown)') AS actor
               FROM   cloudtrail
               WHERE  event_source IN ('s3.amazonaws.com', 's3express.amazonaws.com') AND status = 'Success'
-                AND  NOT coalesce(service_call, false)))
+                AND  coalesce(user_identity_type, '') <> 'AWSService'
+                AND  coalesce(session_issuer_arn, '') NOT LIKE '%:role/aws-service-role/%'))
 WHERE (event_name = 'PutBucketPolicy'
        AND (regexp_replace(allowing,
                 '(?m)^@(.*"(aws:(PrincipalOrgID|PrincipalOrgPaths|PrincipalAccount|PrincipalArn|SourceIp|VpcSourceIp|SourceVpce?|SourceAccount|SourceArn|SourceOrgID)|s3:DataAccessPointAccount)".*)$',

@@ -27,7 +27,8 @@ SELECT cloud_account_uid, target_name AS bucket,
        array_to_string(array_sort(array_agg(DISTINCT principal)), ', ') AS actors
 FROM   cloudtrail
 WHERE  event_source = 's3.amazonaws.com' AND status = 'Success'
-  AND  NOT coalesce(service_call, false)
+  AND  coalesce(user_identity_type, '') <> 'AWSService'
+  AND  coalesce(session_issuer_arn, '') NOT LIKE '%:role/aws-service-role/%'
   AND  (event_name IN ('DeleteBucketPublicAccessBlock', 'DeleteBucketEncryption', 'DeleteBucketReplication',
                        'DeleteBucketPolicy')
      OR (event_name = 'PutBucketPublicAccessBlock'
@@ -36,7 +37,7 @@ WHERE  event_source = 's3.amazonaws.com' AND status = 'Success'
          AND (raw->'requestParameters'->'VersioningConfiguration'->>'Status' = 'Suspended'
            OR raw->'requestParameters'->'VersioningConfiguration'->>'MfaDelete' = 'Disabled'))
      OR (event_name = 'PutBucketLogging'
-         AND coalesce(raw->'requestParameters'->>'BucketLoggingStatus', '') !~ '"LoggingEnabled"\s*:\s*\{')
+         AND raw->'requestParameters'->>'BucketLoggingStatus' !~ '"LoggingEnabled"\s*:\s*\{')
      OR (event_name = 'PutObjectLockConfiguration'
          AND raw->'requestParameters'->'ObjectLockConfiguration'->>'Rule' IS NULL))
 GROUP  BY cloud_account_uid, target_name

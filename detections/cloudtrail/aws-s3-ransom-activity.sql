@@ -33,7 +33,8 @@ SELECT cloud_account_uid, target_name AS bucket, principal,
        ) AS notes
 FROM   cloudtrail
 WHERE  event_source = 's3.amazonaws.com' AND status = 'Success'
-  AND  NOT coalesce(service_call, false)
+  AND  coalesce(user_identity_type, '') <> 'AWSService'
+  AND  coalesce(session_issuer_arn, '') NOT LIKE '%:role/aws-service-role/%'
   AND  (event_name IN ('DeleteObject', 'DeleteObjectVersion', 'DeleteObjects')
      OR (event_name = 'PutObject'
          AND object_key ~* '(^|/)[^/]*(ransom|decrypt|recover|restore|read_?me|how[-_ ]?to|your[-_ ]files|deleted)[^/]*$')

@@ -22,7 +22,9 @@ SELECT cloud_account_uid, target_name AS security_group,
        max(time) FILTER (WHERE event_name LIKE 'Revoke%') AS closed,
        array_to_string(array_sort(array_agg(DISTINCT principal)), ', ') AS actors
 FROM   cloudtrail
-WHERE  event_source = 'ec2.amazonaws.com' AND status = 'Success' AND NOT coalesce(service_call, false)
+WHERE  event_source = 'ec2.amazonaws.com' AND status = 'Success'
+  AND  coalesce(user_identity_type, '') <> 'AWSService'
+  AND  coalesce(session_issuer_arn, '') NOT LIKE '%:role/aws-service-role/%'
   AND  ((event_name = 'AuthorizeSecurityGroupIngress'
          AND raw->>'requestParameters' ~* '"cidr[a-z0-9]*"\s*:\s*"[^"/]*/0+"')
      OR event_name = 'RevokeSecurityGroupIngress')

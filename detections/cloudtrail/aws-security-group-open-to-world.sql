@@ -23,20 +23,24 @@ FROM  (SELECT *,
        FROM  (SELECT *, regexp_match(marked, '(?m)^@(.*)$')[1] AS open
               FROM  (SELECT *, coalesce(user_identity_arn, principal, '(unknown)') AS actor,
                             coalesce(raw->'requestParameters'->'ModifySecurityGroupRulesRequest'->>'GroupId',
-                                     raw->'requestParameters'->>'networkAclId', target_name, '(unknown)') AS resource,
+                                     raw->'requestParameters'->>'networkAclId',
+                                     raw->'requestParameters'->>'dBSecurityGroupName', target_name, '(unknown)') AS resource,
                             regexp_replace(
                                 array_to_string(coalesce(
                                     json_get_array(raw, 'requestParameters', 'ipPermissions', 'items'),
                                     make_array(raw->>'requestParameters')), chr(10)),
                                 '(?im)^(.*"(ipv6)?cidr[a-z0-9]*"\s*:\s*"[^"/]*/0+".*)$', '@\1', 'g') AS marked
                      FROM   cloudtrail
-                     WHERE  event_source = 'ec2.amazonaws.com' AND status = 'Success'
-                       AND  NOT coalesce(service_call, false)
-                       AND  (event_name IN ('AuthorizeSecurityGroupIngress', 'ModifySecurityGroupRules')
+                     WHERE  event_source IN ('ec2.amazonaws.com', 'rds.amazonaws.com') AND status = 'Success'
+                       AND  coalesce(user_identity_type, '') <> 'AWSService'
+                       AND  coalesce(session_issuer_arn, '') NOT LIKE '%:role/aws-service-role/%'
+                       AND  (event_name IN ('AuthorizeSecurityGroupIngress', 'ModifySecurityGroupRules',
+                                            'AuthorizeDBSecurityGroupIngress')
                           OR (event_name IN ('CreateNetworkAclEntry', 'ReplaceNetworkAclEntry')
                               AND raw->'requestParameters'->>'egress' = 'false'
                               AND raw->'requestParameters'->>'ruleAction' = 'allow')))))
-WHERE  marked ~* '(?m)^@.*"(ip|acl)?protocol"\s*:\s*"?-1[^0-9]'
+WHERE (event_name = 'AuthorizeDBSecurityGroupIngress' AND marked ~ '(?m)^@')
+   OR  marked ~* '(?m)^@.*"(ip|acl)?protocol"\s*:\s*"?-1[^0-9]'
    OR  marked ~* '(?m)^@.*"(from|to)(port)?"\s*:\s*"?(22|2379|3306|3389|5432|6379|6443|9200|10250)[^0-9]'
    OR  marked ~* '(?m)^@.*"from(port)?"\s*:\s*"?0[^0-9].*"to(port)?"\s*:\s*"?65535[^0-9]'
    OR  22 BETWEEN low AND high OR 2379 BETWEEN low AND high OR 3306 BETWEEN low AND high

@@ -15,14 +15,15 @@ references:
   - https://docs.aws.amazon.com/organizations/latest/APIReference/API_LeaveOrganization.html
   - https://docs.aws.amazon.com/config/latest/APIReference/API_StopConfigurationRecorder.html
 */
--- An address list of GuardDuty that is active is one of trusted addresses: what they do is not told any more.
+-- A guardrail's new filters are not always in the record: what is not seen counts as weaker. An address list of GuardDuty that is active is one of trusted addresses: what they do is not told any more.
 SELECT cloud_account_uid, event_source,
        coalesce(user_identity_arn, principal, '(unknown)') AS actor,
        event_name, src_endpoint_ip, error_code,
        coalesce(raw->'requestParameters'->>'policyId', target_name, target_arn) AS target,
        CASE WHEN status = 'Success' THEN 'done' ELSE 'refused' END AS outcome
 FROM   cloudtrail
-WHERE  NOT coalesce(service_call, false)
+WHERE  coalesce(user_identity_type, '') <> 'AWSService'
+  AND  coalesce(session_issuer_arn, '') NOT LIKE '%:role/aws-service-role/%'
   AND  (event_source = 'organizations.amazonaws.com' AND event_name = 'LeaveOrganization'
      OR (status = 'Success'
        AND ((event_source = 'guardduty.amazonaws.com'
@@ -51,7 +52,8 @@ WHERE  NOT coalesce(service_call, false)
          OR (event_source = 'bedrock.amazonaws.com'
              AND (event_name = 'DeleteGuardrail'
                OR (event_name = 'UpdateGuardrail'
-                   AND json_get_json(raw, 'requestParameters') ~ '"(input|output)Strength"\s*:\s*"(NONE|LOW)"')))
+                   AND (json_get_json(raw, 'requestParameters') ~ '"(input|output)Strength"\s*:\s*"(NONE|LOW)"'
+                     OR json_get_json(raw, 'requestParameters') !~ '"(input|output)Strength"'))))
          OR (event_source = 'events.amazonaws.com'
              AND event_name IN ('DisableRule', 'DeleteRule', 'RemoveTargets')
              AND coalesce(raw->'requestParameters'->>'name', raw->'requestParameters'->>'rule')

@@ -28,7 +28,9 @@ FROM  (SELECT *, coalesce(raw->'requestParameters'->'createVolumePermission'->>'
                           raw->'requestParameters'->>'valuesToAdd') AS added
        FROM   cloudtrail
        WHERE  event_source IN ('ec2.amazonaws.com', 'rds.amazonaws.com')
-         AND  status = 'Success' AND NOT coalesce(service_call, false))
+         AND  status = 'Success'
+         AND  coalesce(user_identity_type, '') <> 'AWSService'
+         AND  coalesce(session_issuer_arn, '') NOT LIKE '%:role/aws-service-role/%')
 WHERE (event_name IN ('ModifySnapshotAttribute', 'ModifyImageAttribute', 'ModifyDBSnapshotAttribute',
                       'ModifyDBClusterSnapshotAttribute')
        AND replace(added, coalesce(recipient_account_id, cloud_account_uid), '') ~ '"[0-9]{12}"|"all"|"arn:')
