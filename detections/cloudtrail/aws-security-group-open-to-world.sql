@@ -18,8 +18,8 @@ references:
 -- are looked for between its ends; of the others when it begins or ends with one, or has all.
 SELECT cloud_account_uid, resource, actor, event_name, src_endpoint_ip, open
 FROM  (SELECT *,
-              TRY_CAST(regexp_match(open, '(?i)"from(port)?"\s*:\s*"?(-?[0-9]+)')[2] AS BIGINT) AS low,
-              TRY_CAST(regexp_match(open, '(?i)"to(port)?"\s*:\s*"?(-?[0-9]+)')[2] AS BIGINT) AS high
+              TRY_CAST(regexp_match(open, '(?i)"from(?:port)?"\s*:\s*"?(-?[0-9]+)')[1] AS BIGINT) AS low,
+              TRY_CAST(regexp_match(open, '(?i)"to(?:port)?"\s*:\s*"?(-?[0-9]+)')[1] AS BIGINT) AS high
        FROM  (SELECT *, regexp_match(marked, '(?m)^@(.*)$')[1] AS open
               FROM  (SELECT *, coalesce(user_identity_arn, principal, '(unknown)') AS actor,
                             coalesce(raw->'requestParameters'->'ModifySecurityGroupRulesRequest'->>'GroupId',
