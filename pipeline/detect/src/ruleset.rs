@@ -22,6 +22,8 @@ pub struct RuleSet {
     /// BLAKE3 over the rule files and the schemas, hex.
     pub bundle: String,
     pub schemas: Vec<Arc<TableSchema>>,
+    /// What is odd about the folder and keeps no rule from working.
+    pub warnings: Vec<RuleProblem>,
     /// The session that rules run in: functions and limits, no tables.
     pub(crate) base: SessionContext,
 }
@@ -74,7 +76,13 @@ impl RuleSet {
             return Err(RuleErrors(problems));
         }
         let bundle = bundle(&rules, schemas_hash);
-        Ok(RuleSet { rules: rules.into_values().collect(), bundle, schemas: bench.schemas, base: bench.base })
+        Ok(RuleSet {
+            rules: rules.into_values().collect(),
+            bundle,
+            schemas: bench.schemas,
+            warnings: Vec::new(),
+            base: bench.base,
+        })
     }
 
     pub fn get(&self, id: &str) -> Option<&Arc<Rule>> {
