@@ -14,6 +14,7 @@ mod evidence;
 mod header;
 mod history;
 mod ident;
+pub mod inspect;
 pub mod lint;
 mod load;
 pub mod oracle;

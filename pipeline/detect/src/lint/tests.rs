@@ -116,6 +116,8 @@ async fn audit_levels() {
     let sql = "SELECT cluster FROM kubernetes WHERE verb = 'get'";
     check("needs_level: Requests", sql, &[(Error, 0, "`needs_level: Requests` is no audit level", "`Request`")]).await;
     check("", "SELECT cluster FROM kubernetes WHERE raw->>'requestURI' = '/'", &[]).await;
+    let sql = "SELECT k.cluster FROM kubernetes_calls k WHERE k.pod_privileged";
+    check("needs_level: Metadata", sql, &[needs(1, "`pod_privileged` is null below the audit level Request")]).await;
 }
 
 #[tokio::test]
