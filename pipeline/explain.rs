@@ -22,6 +22,9 @@ const WIDTH: usize = 110;
 /// Where values begin.
 const INDENT: usize = 12;
 
+/// Of one condition; a list of a hundred names is better read in the file.
+const CONDITION_CHARS: usize = 400;
+
 /// A process on this machine answers at once or is not there.
 const METRICS_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -127,7 +130,7 @@ impl Page<'_> {
         );
         let only = match sieve.conditions.is_empty() {
             true => "every row".to_owned(),
-            false => sieve.conditions.join("\nAND "),
+            false => sieve.conditions.iter().map(|c| shorten(c)).collect::<Vec<_>>().join("\nAND "),
         };
         entry(page, "  only", &only);
     }
@@ -141,6 +144,13 @@ impl Page<'_> {
             true => unknown,
             false => counted.join("\n"),
         }
+    }
+}
+
+fn shorten(condition: &str) -> String {
+    match condition.char_indices().nth(CONDITION_CHARS) {
+        Some((at, _)) => format!("{} … (the file has all of it)", &condition[..at]),
+        None => condition.to_owned(),
     }
 }
 

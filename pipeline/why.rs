@@ -197,7 +197,12 @@ impl<W: Write> Report<'_, W> {
     fn boundaries(&mut self, today: &Today, rule: &Rule, first: Micros, last: Micros, every_us: i64) -> Result<()> {
         let f = &self.stored.finding;
         let count = (last - first) / every_us.max(1) + 1;
-        writeln!(self.out, "boundary\n  held at {count} from {} to {}", format_micros(first), format_micros(last))?;
+        writeln!(
+            self.out,
+            "boundary\n  held at {count} boundaries from {} to {}",
+            format_micros(first),
+            format_micros(last)
+        )?;
         let before = today.moment(rule, f, first - every_us)?;
         let at = today.moment(rule, f, first)?;
         for moment in [&before, &at].into_iter().flatten() {

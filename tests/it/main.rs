@@ -13,6 +13,7 @@ mod pager;
 mod process;
 mod receivers;
 mod stored;
+mod tools;
 
 use std::path::PathBuf;
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use datafusion::catalog::TableProvider;
-use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::expr_rewriter::unnormalize_col;
 use datafusion::logical_expr::{Expr, LogicalPlan};
@@ -52,38 +52,64 @@ pub async fn sieves(rules: &RuleSet, rule: &Rule) -> Result<Vec<Sieve>, QueryErr
 
 fn collect(plan: &LogicalPlan, found: &mut Vec<Sieve>) -> datafusion::error::Result<()> {
     plan.apply_with_subqueries(|node| {
-        match node {
-            LogicalPlan::Filter(filter) => {
-                if let Some(mut sieve) = of_scan(&filter.input) {
-                    split(&filter.predicate, &mut sieve.conditions);
-                    found.push(sieve);
-                    return Ok(TreeNodeRecursion::Jump);
-                }
-            }
-            LogicalPlan::TableScan(_) => found.extend(of_scan(node)),
-            _ => {}
+        if let LogicalPlan::Filter(_) | LogicalPlan::TableScan(_) = node
+            && let Some((sieve, _)) = of_scan(node)?
+        {
+            found.push(sieve);
+            return Ok(TreeNodeRecursion::Jump);
         }
         Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(())
 }
 
-/// Of a scan, also below its alias.
-fn of_scan(plan: &LogicalPlan) -> Option<Sieve> {
-    match plan {
-        LogicalPlan::SubqueryAlias(alias) => of_scan(&alias.input),
+/// What a name above a projection stands for below it.
+type Names = HashMap<String, Expr>;
+
+/// Of filters over a scan, through aliases and the projections in which the optimizer computes once what is used twice.
+fn of_scan(plan: &LogicalPlan) -> datafusion::error::Result<Option<(Sieve, Names)>> {
+    Ok(match plan {
+        LogicalPlan::SubqueryAlias(alias) => of_scan(&alias.input)?,
+        LogicalPlan::Filter(filter) => {
+            let Some((mut sieve, names)) = of_scan(&filter.input)? else { return Ok(None) };
+            split(&written_out(&filter.predicate, &names)?, &mut sieve.conditions);
+            Some((sieve, names))
+        }
+        LogicalPlan::Projection(projection) => {
+            let Some((sieve, below)) = of_scan(&projection.input)? else { return Ok(None) };
+            let mut names = Names::new();
+            for expr in &projection.expr {
+                let (_, name) = expr.qualified_name();
+                names.insert(name, written_out(&expr.clone().unalias(), &below)?);
+            }
+            Some((sieve, names))
+        }
         LogicalPlan::TableScan(scan) => {
             let fields = scan.projected_schema.fields().iter().map(|f| f.name().clone());
             let mut conditions = Vec::new();
             scan.filters.iter().for_each(|filter| split(filter, &mut conditions));
-            Some(Sieve {
+            let sieve = Sieve {
                 relation: scan.table_name.table().to_owned(),
                 columns: fields.filter(|name| !WINDOW_COLUMNS.contains(&name.as_str())).collect(),
                 conditions,
-            })
+            };
+            Some((sieve, Names::new()))
         }
         _ => None,
-    }
+    })
+}
+
+fn written_out(expr: &Expr, names: &Names) -> datafusion::error::Result<Expr> {
+    let rewritten = expr.clone().transform_up(|expr| {
+        Ok(match &expr {
+            Expr::Column(column) => match names.get(&column.name) {
+                Some(meant) if *meant != expr => Transformed::yes(meant.clone()),
+                _ => Transformed::no(expr),
+            },
+            _ => Transformed::no(expr),
+        })
+    })?;
+    Ok(rewritten.data)
 }
 
 /// A condition as SQL, one entry per part of its AND.
@@ -188,6 +214,13 @@ mod tests {
             "",
             "SELECT cluster FROM kubernetes_calls WHERE verb = 'get' AND response_code > 200",
             &[("kubernetes_calls", "cluster verb response_code", &["verb = 'get'", "response_code > 200"])],
+        )
+        .await;
+        // What is computed once for two conditions is written out.
+        check(
+            "",
+            "SELECT cluster FROM cloudtrail WHERE lower(event_name) LIKE 'a%' AND lower(event_name) LIKE '%b'",
+            &[("cloudtrail", "cluster event_name", &["lower(event_name) LIKE 'a%'", "lower(event_name) LIKE '%b'"])],
         )
         .await;
         check(
