@@ -32,7 +32,7 @@ cases:
     source: kubernetes
     cluster: prod
     events:
-      - event: &exec
+      - event:
           auditID: a1
           stage: ResponseStarted
           verb: create
@@ -236,8 +236,8 @@ fn compared(data: &Path, found: &BTreeMap<String, Value>) {
     let stricter =
         folder(&[("k8s-secret-read-burst.sql", &burst.replace(">= 10", ">= 1000000").replace(">= 3", ">= 1000000"))]);
     let compare = |other: &Path, code: i32| {
-        let args = ["backtest", "k8s-secret-read-burst", "--format", "ndjson", "--compare"];
-        finish(on(data, &args).arg(&pack).arg(other), &[code])
+        let args = ["backtest", "k8s-secret-read-burst", "--format", "ndjson"];
+        finish(on(data, &args).arg("--compare").arg(&pack).arg(other), &[code])
     };
     let bursts = found.values().filter(|f| f["rule"] == "k8s-secret-read-burst").count();
     assert!(bursts > 0);
