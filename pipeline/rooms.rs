@@ -166,7 +166,7 @@ pub struct Detection {
 }
 
 /// Committed rows, as the engine may see them.
-struct Committed<'a>(&'a Store);
+pub(crate) struct Committed<'a>(pub &'a Store);
 
 impl History for Committed<'_> {
     fn table(&self, name: &str) -> Arc<dyn TableProvider> {

@@ -14,6 +14,7 @@ mod process;
 mod receivers;
 mod scenarios;
 mod stored;
+mod tools;
 
 use std::path::PathBuf;
 

@@ -15,6 +15,8 @@ mod fault;
 mod header;
 mod history;
 mod ident;
+pub mod inspect;
+pub mod lint;
 mod load;
 pub mod oracle;
 mod plan;

@@ -24,6 +24,8 @@ pub struct RuleSet {
     /// Hash of what all rules stand on: a state lasts as long as it and the rule's own file do.
     pub context: String,
     pub schemas: Vec<Arc<TableSchema>>,
+    /// What is odd about the folder and keeps no rule from working.
+    pub warnings: Vec<RuleProblem>,
     /// The session that rules run in: functions and limits, no tables.
     pub(crate) base: SessionContext,
 }
@@ -77,7 +79,14 @@ impl RuleSet {
         }
         let bundle = bundle(&rules, schemas_hash);
         let context = schemas_hash.to_owned();
-        Ok(RuleSet { rules: rules.into_values().collect(), bundle, context, schemas: bench.schemas, base: bench.base })
+        Ok(RuleSet {
+            rules: rules.into_values().collect(),
+            bundle,
+            context,
+            schemas: bench.schemas,
+            warnings: Vec::new(),
+            base: bench.base,
+        })
     }
 
     pub fn get(&self, id: &str) -> Option<&Arc<Rule>> {
