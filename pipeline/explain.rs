@@ -93,13 +93,26 @@ impl Page<'_> {
         let looks = format!("every {} at the {} before", format_span(every_us), format_span(window_us));
         entry(page, "looks", &looks);
         let waits: Vec<String> = self.sources().into_iter().map(|source| self.wait(source)).collect();
-        let fires = format!(
-            "when a boundary is final, that is when {} passed it and its rows are stored; a finding is a run of boundaries \
-             at which {} holds, without a gap",
-            waits.join(" and "),
-            self.entity()
-        );
+        let is_final = format!("when {} passed it and its rows are stored", waits.join(" and "));
+        let Some(how) = self.rule.explanation() else { return };
+        let fires = match how.early {
+            Ok(()) => format!(
+                "when the event that completes it comes: more events can only add findings. Provisional until its boundary \
+                 is final, {is_final}"
+            ),
+            Err(why) => format!("when a boundary is final, {is_final}; not before, because of this: {why}"),
+        };
         entry(page, "fires", &fires);
+        let finding = format!("a run of boundaries at which {} holds, without a gap", self.entity());
+        entry(page, "finding", &finding);
+        let kept = match how.panes {
+            Ok(()) => format!(
+                "as panes of {}: neither an event nor a boundary costs more as the window grows",
+                format_span(every_us)
+            ),
+            Err(why) => format!("as the rows of its window, evaluated when they change: {why}"),
+        };
+        entry(page, "kept", &kept);
         let sure = match window_us - every_us {
             0 => "no burst is sure to be seen whole: it can fall across two windows".to_owned(),
             us => format!("a burst is sure to be seen whole if it is shorter than {}", format_span(us)),

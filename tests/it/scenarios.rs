@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use detect::{Engine, History};
 use event::{
-    Admitted, Finding, Frontier, Message, Micros, OffsetRange, Offsets, Origin, Polled, Ranges, RowKey, Seen, SeenError,
-    Source, Standing, Watermarks, format_micros,
+    Admitted, Finding, Frontier, Message, Micros, OffsetRange, Offsets, Origin, Polled, Ranges, RowKey, Seen,
+    SeenError, Source, Standing, Watermarks, format_micros,
 };
 use normalize::Schemas;
 use rand::rngs::StdRng;
@@ -98,7 +98,9 @@ fn check(story: &str, case: &Case, found: &[Finding]) {
         let is_it = |f: &&Finding| {
             f.rule == wanted.rule
                 && wanted.entity.iter().all(|(name, value)| {
-                    f.entity.iter().any(|(n, v)| n == name && *v == value.as_str().map_or(value.to_string(), str::to_owned))
+                    f.entity
+                        .iter()
+                        .any(|(n, v)| n == name && *v == value.as_str().map_or(value.to_string(), str::to_owned))
                 })
         };
         assert!(found.iter().any(|f| is_it(&f)), "{story}: {} {:?} is missing in\n{all}", wanted.rule, wanted.entity);

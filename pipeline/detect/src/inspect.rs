@@ -126,10 +126,12 @@ fn split(condition: &Expr, into: &mut Vec<String>) {
 
 /// How the events behind a finding are found, with `<…>` for what is the finding's own.
 pub fn evidence_query(rule: &Rule) -> String {
-    match &rule.body {
-        Body::Single(_) => format!("the row itself, of {}", rule.tables.join(" or ")),
-        Body::Windowed { evidence: EvidenceSource::Listed, .. } => "what the rule lists as `evidence`".to_owned(),
-        Body::Windowed { evidence: EvidenceSource::Derived(derived), .. } => {
+    let Body::Windowed(windowed) = &rule.body else {
+        return format!("the row itself, of {}", rule.tables.join(" or "));
+    };
+    match &windowed.evidence {
+        EvidenceSource::Listed => "what the rule lists as `evidence`".to_owned(),
+        EvidenceSource::Derived(derived) => {
             let entity: Vec<String> =
                 derived.entity.iter().zip(&rule.entity).map(|(by, name)| format!("{by} = <{name}>")).collect();
             let whose = entity.join(" AND ");
@@ -161,12 +163,12 @@ pub async fn moment(
     origin: Origin,
     history: &dyn History,
 ) -> Result<Option<Moment>, DetectError> {
-    let Body::Windowed { window, evidence: source } = &rule.body else { return Ok(None) };
+    let Body::Windowed(windowed) = &rule.body else { return Ok(None) };
+    let (window, source) = (windowed.window, &windowed.evidence);
     let stored = query::fork(&rules.base);
     query::register_tables(&stored, &rules.schemas, &|name| history.table(name))?;
     let relations = providers(&stored, rule).await?;
-    let answer =
-        oracle::evaluate(&rules.base, rule, *window, boundary, origin, &|name| relations[name].clone()).await?;
+    let answer = oracle::evaluate(&rules.base, rule, window, boundary, origin, &|name| relations[name].clone()).await?;
     let held = answer.held.into_iter().find(|held| held.entity == *entity);
     let run = held.clone().map(|held| Run::new(held, boundary)).unwrap_or_else(|| Run {
         entity: entity.clone(),
@@ -176,7 +178,7 @@ pub async fn moment(
         evidence: Vec::new(),
     });
     let is_told = held.is_some() || matches!(source, EvidenceSource::Derived(_));
-    let query = is_told.then(|| evidence::run_query(rule, *window, source, &run, origin));
+    let query = is_told.then(|| evidence::run_query(rule, window, source, &run, origin, None));
     Ok(Some(Moment { boundary, held, query }))
 }
 

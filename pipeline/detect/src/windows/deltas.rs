@@ -7,7 +7,11 @@ use std::collections::VecDeque;
 /// Entries ascend. Most groups of most rules have few rows: two entries need no memory of their own.
 #[derive(Clone, Debug)]
 pub enum Deltas<const L: usize> {
-    Few { used: u8, at: [i32; 2], by: [[i64; L]; 2] },
+    Few {
+        used: u8,
+        at: [i32; 2],
+        by: [[i64; L]; 2],
+    },
     #[allow(clippy::box_collection, reason = "a group of few rows should not pay for the others' deque")]
     Many(Box<VecDeque<(i32, [i64; L])>>),
 }
