@@ -18,6 +18,7 @@ use crate::error::DetectError;
 use crate::evidence;
 use crate::history::History;
 use crate::ident;
+use crate::memory::{Memory, Report};
 use crate::rule::{Body, Rule, Window};
 use crate::ruleset::RuleSet;
 use crate::runs::Run;
@@ -48,6 +49,8 @@ pub struct Engine {
     states: BTreeMap<String, State>,
     /// Rules whose last evaluation failed, so that only changes are logged.
     failing: BTreeSet<String>,
+    /// `first_seen` and state tables.
+    memory: Memory,
 }
 
 impl Engine {
@@ -65,7 +68,8 @@ impl Engine {
             let evaluated = *frontier.boundaries.entry(rule.id.clone()).or_insert(start);
             states.insert(rule.id.clone(), State::at(evaluated));
         }
-        Engine { rules, frontier, states, failing: BTreeSet::new() }
+        let memory = Memory::new(&rules, &mut frontier, committed);
+        Engine { rules, frontier, states, failing: BTreeSet::new(), memory }
     }
 
     pub fn rules(&self) -> &RuleSet {
@@ -84,6 +88,9 @@ impl Engine {
         for batch in &admitted.batches {
             self.evaluate_rows(&batch.table, &batch.rows, &mut output);
         }
+        let rows: Vec<_> = admitted.batches.iter().map(|b| (&*b.table, &b.rows)).collect();
+        let report = self.memory.on_rows(&rows);
+        self.take(report, &mut output);
         for ((topic, partition), range) in &admitted.ranges.0 {
             raise(&mut output.frontier, (topic.clone(), *partition), range.next);
         }
@@ -95,6 +102,8 @@ impl Engine {
     pub async fn on_commit(&mut self, committed: &Watermarks, history: &dyn History) -> Result<Output, DetectError> {
         let stored = self.stored(history)?;
         let mut output = Output::default();
+        let report = self.memory.on_commit(committed, &stored).await;
+        self.take(report, &mut output);
         for rule in self.rules.rules.clone() {
             let Some(window) = rule.window else { continue };
             let to = watermark(&rule, committed);
@@ -124,6 +133,8 @@ impl Engine {
     ) -> Result<Output, DetectError> {
         let stored = self.stored(history)?;
         let mut output = Output::default();
+        let report = self.memory.finish(origin, range, &stored).await;
+        self.take(report, &mut output);
         for rule in self.rules.rules.clone() {
             let Some(window) = rule.window else { continue };
             let mut state = State::at(range.map_or(Micros::MIN, |(from, _)| window.floor(from)));
@@ -164,6 +175,50 @@ impl Engine {
         }
     }
 
+    /// Reads again what rules with `first_seen` or state tables remember. `provisional` are the findings kept as such,
+    /// so that they can be retracted. Call after [`Engine::new`], before [`Engine::catch_up`]. What cannot be read is
+    /// tried again with every commit; until then those rules say nothing early.
+    pub async fn rebuild(&mut self, provisional: Vec<Finding>, history: &dyn History) -> Result<Output, DetectError> {
+        let stored = self.stored(history)?;
+        let mut output = Output::default();
+        let report = self.memory.rebuild(provisional, &stored).await;
+        self.take(report, &mut output);
+        Ok(output)
+    }
+
+    /// A state table as rows with `since <= time < boundary` see it at a boundary: the versions from rows before it,
+    /// stamped before it, that hold at some time from `since` on.
+    pub async fn state_at(
+        &self,
+        state: &str,
+        origin: Origin,
+        boundary: Micros,
+        since: Micros,
+        history: &dyn History,
+    ) -> Result<RecordBatch, DetectError> {
+        let Some(state) = self.rules.states.iter().find(|s| s.name == state) else {
+            return Err(DetectError::History(QueryError::Run(format!("there is no state table `{state}`"))));
+        };
+        Ok(self.memory.versions(state, origin, boundary, since, &self.stored(history)?).await?)
+    }
+
+    /// What rules and state tables remember, in bytes, and the events whose judgement is not final.
+    pub fn remembered(&self) -> (usize, usize) {
+        (self.memory.bytes(), self.memory.waiting())
+    }
+
+    fn take(&mut self, report: Report, output: &mut Output) {
+        output.findings.extend(report.findings);
+        output.frontier.boundaries.extend(report.boundaries);
+        output.pending |= report.pending;
+        for (rule, failed) in report.fared {
+            match failed {
+                Some(reason) => self.failed(&rule, &reason),
+                None => self.recovered(&rule),
+            }
+        }
+    }
+
     /// Single-event rules over stored rows past the frontier: after a crash between the store's transaction and
     /// the one that keeps findings. Call before anything new is admitted.
     pub async fn catch_up(&mut self, history: &dyn History) -> Result<Output, DetectError> {
@@ -178,7 +233,10 @@ impl Engine {
             let sql = format!("SELECT * FROM {} WHERE {any}", schema.name);
             let mut rows = stored.sql(&sql).await?.execute_stream().await?;
             while let Some(batch) = rows.next().await {
-                self.evaluate_rows(&schema.name, &batch?, &mut output);
+                let batch = batch?;
+                self.evaluate_rows(&schema.name, &batch, &mut output);
+                let report = self.memory.on_rows(&[(&schema.name, &batch)]);
+                self.take(report, &mut output);
             }
         }
         self.frontier.advance(&output.frontier);
@@ -321,7 +379,7 @@ impl Engine {
 }
 
 /// How far all the sources of a rule have come. Rows of `unparsed` come from any source.
-fn watermark(rule: &Rule, marks: &Watermarks) -> Micros {
+pub(crate) fn watermark(rule: &Rule, marks: &Watermarks) -> Micros {
     let of_table = |table: &String| match table.parse::<Source>() {
         Ok(source) => marks.get(source),
         Err(_) => marks.0.values().copied().min().unwrap_or(Micros::MIN),

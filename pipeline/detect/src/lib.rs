@@ -4,7 +4,7 @@
 //! is a finding. A windowed rule is evaluated for boundaries `b` over the rows with `b-W <= time < b` and
 //! `source_watermark < b` ([`oracle`]); a finding is a maximal run of boundaries at which (rule, entity) holds.
 //! Findings, their ids and their evidence are a function of the rows and the bundle, not of batches, calls or
-//! restarts. What is deliberately absent: state of its own. All that is remembered between calls can be
+//! restarts. What is deliberately absent: state of its own. All that is remembered between calls ([`memory`]) can be
 //! recomputed from the store and the frontier.
 
 mod derive;
@@ -15,6 +15,7 @@ mod header;
 mod history;
 mod ident;
 mod load;
+mod memory;
 pub mod oracle;
 mod plan;
 mod program;
@@ -35,6 +36,7 @@ mod tests;
 pub use engine::{Engine, Output};
 pub use error::{DetectError, RuleErrors, RuleProblem};
 pub use history::History;
+pub use memory::StateTable;
 pub use rule::{Rule, Window};
 pub use ruleset::RuleSet;
 pub use span::{format_span, parse_span};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use event::{Micros, Severity};
 
 use crate::derive::EvidenceSource;
+use crate::memory::Remembering;
 use crate::program::Program;
 
 /// Boundaries are the multiples of `every_us`; each looks back over `window_us`, a multiple of it.
@@ -54,8 +55,10 @@ pub struct Rule {
     pub references: Vec<String>,
     /// BLAKE3 of the file, hex.
     pub version: String,
-    /// The stored tables it reads, views resolved.
+    /// The stored tables it reads, views and state tables resolved.
     pub tables: Vec<String>,
+    /// The state tables it joins.
+    pub states: Vec<String>,
     /// The tables and views its SQL names.
     pub(crate) relations: Vec<Relation>,
     pub(crate) body: Body,
@@ -72,6 +75,8 @@ pub(crate) struct Relation {
 pub(crate) enum Body {
     /// Row-local: compiled once.
     Single(Arc<Program>),
+    /// Row-local but for `first_seen` and state tables.
+    Remembering(Arc<Remembering>),
     Windowed {
         window: Window,
         evidence: EvidenceSource,
