@@ -55,7 +55,7 @@ pub fn load_rules(config: &Config, schemas: &Schemas) -> Result<RuleSet> {
     Ok(runtime()?.block_on(async {
         match rules_dir(config) {
             Some(dir) => RuleSet::load(&dir, &tables, &hash).await,
-            None => RuleSet::parse(&pack::rules(), &tables, &hash).await,
+            None => RuleSet::parse_with_states(&pack::states(), &pack::rules(), &tables, &hash).await,
         }
     })?)
 }

@@ -244,7 +244,7 @@ fn truth(predicate: &dyn PhysicalExpr, rows: &RecordBatch) -> Result<BooleanArra
     Ok(if arrow::array::Array::null_count(keep) > 0 { prep_null_mask_filter(keep) } else { keep.clone() })
 }
 
-fn hash(bytes: &[u8]) -> Key {
+pub fn hash(bytes: &[u8]) -> Key {
     let hash = blake3::hash(bytes);
     Key::from_le_bytes(hash.as_bytes()[..16].try_into().expect("a hash has more than 16 bytes"))
 }

@@ -81,6 +81,9 @@ pub const STATE_BYTES_MAX: usize = 512 << 20;
 /// History that a source must have before what is new in it is worth a page.
 pub const LEARNING_DEFAULT_US: i64 = 7 * 86_400_000_000;
 
+/// How far a rule may be behind the source of a state table and still be answered from memory.
+const BEHIND_US: i64 = 7 * 86_400_000_000;
+
 /// What a call found, per rule how it fared, and how far judgements are final.
 #[derive(Default)]
 pub struct Report {
@@ -96,8 +99,7 @@ impl Report {
     fn add(&mut self, rule: &Arc<Rule>, outcome: Outcome) {
         count(&outcome.null_entities, "stakeout_rule_null_entity_total", rule);
         count(&outcome.null_keys, "stakeout_rule_null_key_total", rule);
-        let found = outcome.findings.iter().filter(|f| f.standing != event::Standing::Retracted).count();
-        count(&(found as u64), "stakeout_rule_findings_total", rule);
+        count(&outcome.new, "stakeout_rule_findings_total", rule);
         self.findings.extend(outcome.findings);
         self.fared.push((rule.clone(), outcome.failed));
     }
@@ -285,11 +287,21 @@ impl Memory {
             report.add(&watch.rule, outcome);
         }
         for state in &self.tables {
+            let needed = self.needed_from(state, committed);
             let versions = self.states.get_mut(&state.name).expect("every state table in use has its memory");
-            versions.advance(of_table(&state.table, committed));
+            versions.advance(needed);
             metrics::gauge!("stakeout_state_memory_bytes", "state" => state.name.clone()).set(versions.bytes() as f64);
         }
         report
+    }
+
+    /// From when on rules look at a state table: one that is behind still needs what was then, up to a limit.
+    fn needed_from(&self, state: &StateTable, committed: &Watermarks) -> Micros {
+        let now = of_table(&state.table, committed);
+        let users =
+            self.watches.iter().filter(|w| w.stopped.is_none() && w.body.states().any(|s| s.name == state.name));
+        let behind = users.map(|w| w.settled).min().unwrap_or(now);
+        behind.clamp(now.saturating_sub(BEHIND_US), now)
     }
 
     /// The stream of `origin` has ended; of an import, the part with times in `range`.
@@ -339,7 +351,7 @@ impl Memory {
         for state in &self.tables {
             if self.states[&state.name].bytes() > STATE_BYTES_MAX && self.stopped.insert(state.name.clone()) {
                 self.states.insert(state.name.clone(), Versions::new());
-                state_failed(state, &format!("its memory needs more than {} MB", STATE_BYTES_MAX >> 20));
+                state_failed(state, &too_much(STATE_BYTES_MAX));
             }
         }
         for watch in self.watches.iter_mut().filter(|w| w.stopped.is_none()) {
@@ -365,7 +377,7 @@ async fn judge_import(
     let seen = load_seen(body, stored, Origin::Import, from, "true").await?;
     let mut states = BTreeMap::new();
     for state in body.states() {
-        states.insert(state.name.clone(), load_versions(state, stored, Origin::Import, "true").await?.0);
+        states.insert(state.name.clone(), recall_versions(state, stored, Origin::Import, "true").await?);
     }
     let mut begins: BTreeMap<String, Begin> = BTreeMap::new();
     if body.learning_us > 0 {
@@ -409,6 +421,7 @@ async fn judge_import(
         let (table, mark): &(String, Mark) = &draft.rows[0];
         let begin = begins.get(table).and_then(|b| b.before(mark.boundary()));
         let learning = is_learning(begin, mark.time, body.learning_us);
+        outcome.new += 1;
         outcome.findings.push(Finding { learning, ..draft.finding });
     }
     Ok(())
@@ -451,6 +464,24 @@ async fn load_versions(
         Some(error) => Err(error),
         None => Ok((versions, failed)),
     }
+}
+
+/// The same for one use, in which nothing may be missing.
+async fn recall_versions(
+    state: &StateTable,
+    stored: &SessionContext,
+    origin: Origin,
+    condition: &str,
+) -> Result<Versions> {
+    let (versions, _) = load_versions(state, stored, origin, condition).await?;
+    match versions.bytes() > STATE_BYTES_MAX {
+        true => Err(DataFusionError::Execution(too_much(STATE_BYTES_MAX))),
+        false => Ok(versions),
+    }
+}
+
+fn too_much(bytes_max: usize) -> String {
+    format!("its memory needs more than {} MB", bytes_max >> 20)
 }
 
 /// The history of a table. All who will ask have their boundary above `settled`.

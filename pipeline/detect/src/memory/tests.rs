@@ -177,3 +177,34 @@ fn what_is_remembered_is_what_was_stored() {
     println!("{cases} cases, {answers} answers, {open} left to the store");
     assert!(open > 0 && open * 5 < answers, "{open} of {answers} are left to the store");
 }
+
+/// What keys and rows cost: `cargo test -p detect cost_of_memory -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn cost_of_memory() {
+    const KEYS: u64 = 1_000_000;
+    let mark = |n: u64, day: i64| {
+        let time = day * 24 * H + n as i64;
+        Mark {
+            time,
+            uid: format!("{n:08x}-0000-4000-8000-000000000000/ResponseComplete").into(),
+            stamp: time,
+            hash: [0; 16],
+        }
+    };
+    let mut seen = Seen::new(30 * 24 * H, Micros::MIN, Micros::MIN);
+    let started = std::time::Instant::now();
+    let key = |n: u64| super::judge::hash(&n.to_le_bytes());
+    (0..KEYS).for_each(|n| seen.add(key(n), &mark(n, 100)));
+    let fresh = seen.bytes();
+    seen.advance(101 * 24 * H);
+    println!(
+        "{KEYS} keys: {} bytes each while fresh, {} when settled, {} ns a row",
+        fresh as u64 / KEYS,
+        seen.bytes() as u64 / KEYS,
+        started.elapsed().as_nanos() as u64 / KEYS
+    );
+    let started = std::time::Instant::now();
+    let found = (0..KEYS).filter(|n| seen.answer(key(*n), &mark(*n, 102)) == Answer::Seen).count();
+    println!("{found} answers, {} ns each", started.elapsed().as_nanos() as u64 / KEYS);
+}

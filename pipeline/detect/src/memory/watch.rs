@@ -1,10 +1,10 @@
 //! One rule that remembers: what it has seen, and the events that wait until their judgement is final.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::context::SessionContext;
 use event::{Finding, FindingTime, Micros, Origin, RowHash, Standing};
 
@@ -12,10 +12,10 @@ use super::begin::Begin;
 use super::finding::{Draft, Events as Known, drafts, with_events};
 use super::judge::{Events, Recall, Remembering, is_learning};
 use super::mark::{Mark, heap};
-use super::seen::{Key, Seen};
+use super::seen::{Key, LATE_US, Seen};
 use super::sieve::{Failed, Sieved};
 use super::versions::Versions;
-use super::{RULE_BYTES_MAX, at_or_after, load_versions};
+use super::{RULE_BYTES_MAX, at_or_after, recall_versions, too_much};
 use crate::evidence::event_of;
 use crate::ident;
 use crate::rule::Rule;
@@ -82,6 +82,8 @@ pub struct Outcome {
     pub findings: Vec<Finding>,
     pub null_entities: u64,
     pub null_keys: u64,
+    /// Findings that were not told before.
+    pub new: u64,
     pub failed: Option<String>,
 }
 
@@ -148,7 +150,7 @@ impl Watch {
 
     fn stop_if_over_budget(&mut self) -> bool {
         if self.over_budget() {
-            self.stop(format!("its memory needs more than {} MB", RULE_BYTES_MAX >> 20));
+            self.stop(too_much(RULE_BYTES_MAX));
         }
         self.stopped.is_some()
     }
@@ -258,6 +260,7 @@ impl Watch {
             self.waiting_bytes -= waiting.bytes();
             waiting.fired = Some(Box::new(finding.clone()));
             self.waiting_bytes += waiting.bytes();
+            outcome.new += 1;
             outcome.findings.push(finding);
         }
         Ok(())
@@ -323,7 +326,16 @@ impl Watch {
                 seen.advance(settled);
             }
         }
+        outcome.findings.extend(self.forgotten());
         Ok(next <= to)
+    }
+
+    /// What was told before the start and is of no row that came again: the rule is another one now.
+    fn forgotten(&mut self) -> Vec<Finding> {
+        let old = self.settled.saturating_sub(LATE_US);
+        let recent = self.told.split_off(&old);
+        let forgotten = std::mem::replace(&mut self.told, recent).into_values().flatten();
+        forgotten.map(|f| Finding { standing: Standing::Retracted, ..f }).collect()
     }
 
     /// The stream has ended: everything is judged for good. Nothing is settled, in case it goes on after all.
@@ -372,11 +384,14 @@ impl Watch {
             }
         }
         let drafts = with_events(stored, all, known).await?;
-        Ok(self.verdicts(due, &waiting, drafts, shared))
+        let findings = self.verdicts(&waiting, drafts, shared);
+        let told = waiting.iter().filter_map(|w| w.fired.as_ref()).map(|f| f.id.as_str()).collect::<BTreeSet<_>>();
+        outcome.new += findings.iter().filter(|f| !told.contains(f.id.as_str())).count() as u64;
+        Ok(findings)
     }
 
     /// What fires is confirmed; what was said before and does not hold is taken back.
-    fn verdicts(&self, due: &[Place], waiting: &[&Waiting], drafts: Vec<Draft>, shared: &Shared<'_>) -> Vec<Finding> {
+    fn verdicts(&self, waiting: &[&Waiting], drafts: Vec<Draft>, shared: &Shared<'_>) -> Vec<Finding> {
         let mut found: BTreeMap<u32, Finding> = BTreeMap::new();
         for draft in drafts {
             let mut finding = draft.finding;
@@ -384,7 +399,7 @@ impl Watch {
             found.insert(draft.from, finding);
         }
         let mut findings = Vec::new();
-        for (row, waiting) in waiting.iter().enumerate().take(due.len()) {
+        for (row, waiting) in waiting.iter().enumerate() {
             let last = found.remove(&(row as u32));
             if let Some(fired) = &waiting.fired
                 && last.as_ref().is_none_or(|l| l.id != fired.id)
@@ -439,7 +454,7 @@ impl Watch {
         let seen = load_seen(&self.body, stored, Origin::Live, first, &until).await?;
         let mut states = BTreeMap::new();
         for state in self.body.states() {
-            states.insert(state.name.clone(), load_versions(state, stored, Origin::Live, &until).await?.0);
+            states.insert(state.name.clone(), recall_versions(state, stored, Origin::Live, &until).await?);
         }
         Ok((seen, states))
     }
@@ -458,6 +473,7 @@ pub async fn load_seen(
     let from = at_or_after("time", first.saturating_sub(first_seen.interval_us));
     let mut error = None;
     let mut take = |sieved: Sieved| match body.keys(&sieved) {
+        Ok(_) if seen.bytes() > RULE_BYTES_MAX => {}
         Ok(keys) => {
             for (key, mark) in keys.into_iter().zip(&sieved.marks) {
                 key.into_iter().for_each(|key| seen.add(key, mark));
@@ -468,6 +484,7 @@ pub async fn load_seen(
     body.sieve.stored(stored, origin, &format!("{from} AND {until}"), &mut take).await?;
     match error {
         Some(error) => Err(error),
+        None if seen.bytes() > RULE_BYTES_MAX => Err(DataFusionError::Execution(too_much(RULE_BYTES_MAX))),
         None => Ok(Some(seen)),
     }
 }

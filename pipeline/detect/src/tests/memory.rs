@@ -3,11 +3,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::TableProvider;
+use datafusion::catalog::streaming::StreamingTable;
+use datafusion::error::DataFusionError;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::PartitionStream;
 use event::{Finding, Frontier, Micros, Origin, Source, Standing, Watermarks};
 
 use crate::fixtures::{Cell, Row, Store, admitted, row, rule_text, schemas};
-use crate::{Engine, Output, RuleSet};
+use crate::{Engine, History, Output, RuleSet};
 
 const H: i64 = 3_600_000_000;
 const START: i64 = 1_767_225_600_000_000;
@@ -332,10 +340,43 @@ impl Door {
     }
 }
 
-async fn start(rules: &RuleSet, ledger: &mut Ledger, committed: &Watermarks, store: &Store, context: &str) -> Engine {
+/// A store that cannot be read.
+struct Broken;
+
+impl History for Broken {
+    fn table(&self, name: &str) -> Arc<dyn TableProvider> {
+        let schema = schemas().into_iter().find(|s| s.name == name).expect("a stored table").arrow();
+        let rows = Arc::new(Unreadable(schema.clone()));
+        Arc::new(StreamingTable::try_new(schema, vec![rows]).expect("the partition has the table's schema"))
+    }
+}
+
+#[derive(Debug)]
+struct Unreadable(SchemaRef);
+
+impl PartitionStream for Unreadable {
+    fn schema(&self) -> &SchemaRef {
+        &self.0
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let error = Err(DataFusionError::Execution("the disk is gone".into()));
+        Box::pin(RecordBatchStreamAdapter::new(self.0.clone(), futures::stream::iter([error])))
+    }
+}
+
+async fn start(
+    rules: &RuleSet,
+    ledger: &mut Ledger,
+    committed: &Watermarks,
+    store: &Store,
+    broken: bool,
+    context: &str,
+) -> Engine {
     let mut engine = Engine::new(rules.clone(), ledger.frontier.clone(), committed);
     ledger.frontier.advance(engine.frontier());
-    let output = engine.rebuild(ledger.provisional(), store).await.expect("the store answers");
+    let read: &dyn History = if broken { &Broken } else { store };
+    let output = engine.rebuild(ledger.provisional(), read).await.expect("failures are the rules' own");
     ledger.keep(&output, context);
     let output = engine.catch_up(store).await.expect("the store answers");
     ledger.keep(&output, context);
@@ -353,7 +394,7 @@ async fn case(rules: &RuleSet, seed: u64, told: &mut BTreeMap<Standing2, usize>)
     let (mut store, mut stored, mut committed) = (Store::default(), Vec::new(), Watermarks::default());
     let mut ledger = Ledger::default();
     let mut door = Door { marks: committed.clone(), lateness };
-    let mut engine = start(rules, &mut ledger, &committed, &store, &context).await;
+    let mut engine = start(rules, &mut ledger, &committed, &store, false, &context).await;
     let (mut next, mut open) = (0, Vec::<Row>::new());
     let (batch_max, commit_one_in, crash_one_in) =
         (1 + random.below(12), 1 + random.below(4), random.pick(&[4, 12, 1_000_000]));
@@ -376,7 +417,8 @@ async fn case(rules: &RuleSet, seed: u64, told: &mut BTreeMap<Standing2, usize>)
             store.add(&open);
             stored.append(&mut open);
             committed = door.marks.clone();
-            let output = engine.on_commit(&committed, &store).await.expect("the store answers");
+            let read: &dyn History = if random.one_in(2 * crash_one_in) { &Broken } else { &store };
+            let output = engine.on_commit(&committed, read).await.expect("failures are the rules' own");
             match crash || random.one_in(crash_one_in) {
                 true => crash = true,
                 false => ledger.keep(&output, &context),
@@ -387,11 +429,12 @@ async fn case(rules: &RuleSet, seed: u64, told: &mut BTreeMap<Standing2, usize>)
             next -= open.len();
             open.clear();
             door.marks = committed.clone();
-            engine = start(rules, &mut ledger, &committed, &store, &context).await;
+            let broken = random.one_in(4);
+            engine = start(rules, &mut ledger, &committed, &store, broken, &context).await;
         }
     }
     if crash_one_in < 1_000_000 {
-        engine = start(rules, &mut ledger, &committed, &store, &context).await;
+        engine = start(rules, &mut ledger, &committed, &store, random.one_in(4), &context).await;
     }
     // Silence: the watermarks pass everything, in steps.
     for hours in [1, 13, 90, 2_000] {
