@@ -73,7 +73,7 @@ impl RuleSource {
         Ok(runtime()?.block_on(async {
             match &self.dir {
                 Some(dir) => RuleSet::load(dir, tables, hash).await,
-                None => RuleSet::parse(&pack::rules(), tables, hash).await,
+                None => RuleSet::parse_with_states(&pack::states(), &pack::rules(), tables, hash).await,
             }
         })?)
     }
@@ -181,6 +181,7 @@ impl Detection {
         let engine = Engine::new(knowledge.rules, alerts.frontier()?, &store.watermarks()?);
         let mut detection = Detection { engine, alerts, store, runtime: runtime()? };
         detection.engine.stored_up_to(detection.store.offsets()?);
+        detection.engine.expect(detection.alerts.provisional()?);
         // Where new rules start is kept before the first row comes.
         let start = detection.engine.frontier().clone();
         detection.keep(&Output { frontier: start, ..Output::default() })?;
@@ -218,7 +219,8 @@ impl Detection {
     /// Other rules from now on.
     pub fn on_rules(&mut self, rules: RuleSet) -> Result<usize> {
         let history = Committed(&self.store);
-        let output = self.runtime.block_on(self.engine.replace_rules(rules, &history))?;
+        let provisional = self.alerts.provisional()?;
+        let output = self.runtime.block_on(self.engine.replace_rules(rules, provisional, &history))?;
         self.keep(&output)
     }
 

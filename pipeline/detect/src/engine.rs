@@ -19,6 +19,7 @@ use crate::error::DetectError;
 use crate::evidence;
 use crate::history::History;
 use crate::ident;
+use crate::memory::{Memory, Report};
 use crate::rule::{Body, Rule, Windowed};
 use crate::ruleset::RuleSet;
 use crate::runs::Run;
@@ -64,6 +65,8 @@ pub struct Engine {
     /// Rules whose last evaluation failed, so that only changes are logged.
     failing: BTreeSet<String>,
     evidence_max: usize,
+    /// `first_seen` and state tables.
+    memory: Memory,
 }
 
 struct Recent {
@@ -84,9 +87,11 @@ impl Engine {
             };
             frontier.boundaries.entry(rule.id.clone()).or_insert(start);
         }
+        let memory = Memory::new(&rules, &mut frontier, committed);
         Engine {
             rules,
             frontier,
+            memory,
             live: None,
             broken: BTreeSet::new(),
             recent: Vec::new(),
@@ -109,6 +114,17 @@ impl Engine {
         self.provisional.extend(provisional.into_iter().map(|f| (f.id.clone(), f)));
     }
 
+    /// Takes up where the last process was: what rules remember and hold is read again. [`Engine::catch_up`] does so too.
+    pub async fn rebuild(&mut self, provisional: Vec<Finding>, history: &dyn History) -> Result<Output, DetectError> {
+        self.expect(provisional);
+        let stored = self.stored(history)?;
+        let mut output = Output::default();
+        if self.live.is_none() {
+            self.restore(&stored, &mut output).await?;
+        }
+        Ok(output)
+    }
+
     /// What is stored when the engine starts.
     pub fn stored_up_to(&mut self, offsets: Offsets) {
         self.committed.1 = offsets;
@@ -116,12 +132,25 @@ impl Engine {
 
     /// Other rules from now on. Windowed rules that are what they were keep their state; the state of the others is
     /// rebuilt from what is stored and what was admitted since, and a new rule that holds already says so at once.
-    pub async fn replace_rules(&mut self, rules: RuleSet, history: &dyn History) -> Result<Output, DetectError> {
+    /// `provisional` are the findings that are kept as such.
+    pub async fn replace_rules(
+        &mut self,
+        rules: RuleSet,
+        provisional: Vec<Finding>,
+        history: &dyn History,
+    ) -> Result<Output, DetectError> {
         let (marks, offsets) = self.committed.clone();
         let before = std::mem::replace(&mut self.rules, rules);
         let fresh = Engine::new(self.rules.clone(), self.frontier.clone(), &marks);
-        self.frontier = fresh.frontier;
+        (self.frontier, self.memory) = (fresh.frontier, fresh.memory);
         let stored = self.stored(history)?;
+        let mut output = Output::default();
+        let remembering = provisional.into_iter().filter(|f| self.remembers(&f.rule)).collect();
+        let report = self.memory.rebuild(remembering, &stored).await;
+        self.take(report, &mut output);
+        // To remember a row twice changes nothing.
+        let recent: Vec<Batch> = self.recent.iter().flat_map(|r| r.batches.clone()).collect();
+        self.remember(&recent, &mut output);
         if let Some(live) = &mut self.live {
             let same_world = before.context == self.rules.context;
             let rules = &self.rules;
@@ -132,7 +161,9 @@ impl Engine {
             self.broken.extend(rebuilt.map(|r| r.id.clone()));
             self.mend(&stored, &offsets).await?;
         }
-        let mut output = self.on_commit(&marks, &offsets, history).await?;
+        let settled = self.on_commit(&marks, &offsets, history).await?;
+        output.findings.extend(settled.findings);
+        output.pending |= settled.pending;
         output.frontier.advance(&self.frontier);
         self.retract_of_rules_that_are_gone(&mut output);
         Ok(output)
@@ -162,6 +193,7 @@ impl Engine {
         for batch in &admitted.batches {
             self.evaluate_rows(&batch.table, &batch.rows, &mut output);
         }
+        self.remember(&admitted.batches, &mut output);
         if !admitted.ranges.is_empty() {
             let batches = admitted.batches.clone();
             self.recent.push(Recent { ranges: admitted.ranges.clone(), batches });
@@ -201,9 +233,11 @@ impl Engine {
         let stored = self.stored(history)?;
         let mut output = Output::default();
         if self.live.is_none() {
-            self.rebuild(&stored, &mut output).await?;
+            self.restore(&stored, &mut output).await?;
         }
         self.committed = (committed.clone(), offsets.clone());
+        let report = self.memory.on_commit(committed, &stored).await;
+        self.take(report, &mut output);
         self.recent.retain(|recent| !covers(offsets, &recent.ranges));
         self.mend(&stored, offsets).await?;
         let Some(mut live) = self.live.take() else { return Ok(output) };
@@ -252,6 +286,8 @@ impl Engine {
     ) -> Result<Output, DetectError> {
         let stored = self.stored(history)?;
         let mut output = Output::default();
+        let report = self.memory.finish(origin, range, &stored).await;
+        self.take(report, &mut output);
         let mut live = if origin == Origin::Live && range.is_none() { self.live.take() } else { None };
         for rule in self.rules.rules.clone() {
             let Body::Windowed(_) = &rule.body else { continue };
@@ -308,7 +344,13 @@ impl Engine {
     }
 
     /// States as if the process had never stopped: a function of the stored rows and the frontier.
-    async fn rebuild(&mut self, stored: &SessionContext, output: &mut Output) -> Result<(), DetectError> {
+    async fn restore(&mut self, stored: &SessionContext, output: &mut Output) -> Result<(), DetectError> {
+        let (remembering, windowed) =
+            std::mem::take(&mut self.provisional).into_iter().partition(|(_, f)| self.remembers(&f.rule));
+        self.provisional = windowed;
+        let remembering: BTreeMap<String, Finding> = remembering;
+        let report = self.memory.rebuild(remembering.into_values().collect(), stored).await;
+        self.take(report, output);
         self.begin().await?;
         let Some(mut live) = self.live.take() else { return Ok(()) };
         for rule in self.rules.rules.clone() {
@@ -372,8 +414,53 @@ impl Engine {
         }
     }
 
+    fn remembers(&self, id: &str) -> bool {
+        self.rules.get(id).is_some_and(|rule| matches!(rule.body, Body::Remembering(_)))
+    }
+
+    /// Rows that rules with `first_seen` or state tables remember, and what those rules find in them.
+    fn remember(&mut self, batches: &[Batch], output: &mut Output) {
+        let rows: Vec<_> = batches.iter().map(|b| (&*b.table, &b.rows)).collect();
+        let report = self.memory.on_rows(&rows);
+        self.take(report, output);
+    }
+
+    fn take(&mut self, report: Report, output: &mut Output) {
+        output.findings.extend(report.findings);
+        output.frontier.boundaries.extend(report.boundaries);
+        output.pending |= report.pending;
+        for (rule, failed) in report.fared {
+            match failed {
+                Some(reason) => self.failed(&rule, &reason),
+                None => self.recovered(&rule),
+            }
+        }
+    }
+
+    /// A state table as rows with `since <= time < boundary` see it at a boundary: the versions from rows before it,
+    /// stamped before it, that hold at some time from `since` on.
+    pub async fn state_at(
+        &self,
+        state: &str,
+        origin: Origin,
+        boundary: Micros,
+        since: Micros,
+        history: &dyn History,
+    ) -> Result<RecordBatch, DetectError> {
+        let Some(state) = self.rules.states.iter().find(|s| s.name == state) else {
+            return Err(DetectError::History(QueryError::Run(format!("there is no state table `{state}`"))));
+        };
+        Ok(self.memory.versions(state, origin, boundary, since, &self.stored(history)?).await?)
+    }
+
+    /// What rules and state tables remember, in bytes, and the events whose judgement is not final.
+    pub fn remembered(&self) -> (usize, usize) {
+        (self.memory.bytes(), self.memory.waiting())
+    }
+
     fn retract_of_rules_that_are_gone(&mut self, output: &mut Output) {
-        let is_gone = |f: &Finding| self.rules.get(&f.rule).is_none_or(|rule| rule.window.is_none());
+        let is_gone =
+            |f: &Finding| self.rules.get(&f.rule).is_none_or(|rule| rule.window.is_none() && !self.remembers(&rule.id));
         let gone: Vec<String> = self.provisional.values().filter(|f| is_gone(f)).map(|f| f.id.clone()).collect();
         for id in gone {
             let finding = self.provisional.remove(&id).expect("just listed");
@@ -387,7 +474,7 @@ impl Engine {
         let stored = self.stored(history)?;
         let mut output = Output::default();
         if self.live.is_none() {
-            self.rebuild(&stored, &mut output).await?;
+            self.restore(&stored, &mut output).await?;
         }
         for schema in self.rules.schemas.clone() {
             let behind = self.behind(&stored, &schema.name).await?;
@@ -398,7 +485,9 @@ impl Engine {
             let sql = format!("SELECT * FROM {} WHERE {any}", schema.name);
             let mut rows = stored.sql(&sql).await?.execute_stream().await?;
             while let Some(batch) = rows.next().await {
-                self.evaluate_rows(&schema.name, &batch?, &mut output);
+                let batch = Batch { table: schema.name.as_str().into(), rows: batch? };
+                self.evaluate_rows(&schema.name, &batch.rows, &mut output);
+                self.remember(&[batch], &mut output);
             }
         }
         self.frontier.advance(&output.frontier);
@@ -602,7 +691,7 @@ impl Engine {
 fn windowed(rule: &Rule) -> &Windowed {
     match &rule.body {
         Body::Windowed(windowed) => windowed,
-        Body::Single(_) => unreachable!("runs come from windowed rules only"),
+        _ => unreachable!("runs come from windowed rules only"),
     }
 }
 
@@ -660,7 +749,7 @@ fn show(rule: &Rule, usage: &Usage) {
 }
 
 /// How far all the sources of a rule have come. Rows of `unparsed` come from any source.
-fn watermark(rule: &Rule, marks: &Watermarks) -> Micros {
+pub(crate) fn watermark(rule: &Rule, marks: &Watermarks) -> Micros {
     let of_table = |table: &String| match table.parse::<Source>() {
         Ok(source) => marks.get(source),
         Err(_) => marks.0.values().copied().min().unwrap_or(Micros::MIN),

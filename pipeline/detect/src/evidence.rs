@@ -14,7 +14,7 @@ use crate::runs::Run;
 use crate::value::{sql_text, sql_time};
 
 /// What every evidence query returns.
-const COLUMNS: &str = "event_uid, time, topic, \"partition\", \"offset\", message_index, raw";
+pub const COLUMNS: &str = "event_uid, time, topic, \"partition\", \"offset\", message_index, raw";
 
 /// The first events are those of the lowest time; the rest makes the order total.
 const ORDER: &str = "time, event_uid, topic, \"partition\", \"offset\", message_index";

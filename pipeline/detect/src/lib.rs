@@ -4,7 +4,7 @@
 //! is a finding. A windowed rule is evaluated for boundaries `b` over the rows with `b-W <= time < b` and
 //! `source_watermark < b` ([`oracle`]); a finding is a maximal run of boundaries at which (rule, entity) holds.
 //! Findings, their ids and their evidence are a function of the rows and the bundle, not of batches, calls or
-//! restarts. What is deliberately absent: state of its own. All that is remembered between calls can be
+//! restarts. What is deliberately absent: state of its own. All that is remembered between calls ([`memory`]) can be
 //! recomputed from the store and the frontier.
 
 mod derive;
@@ -18,6 +18,7 @@ mod ident;
 pub mod inspect;
 pub mod lint;
 mod load;
+mod memory;
 pub mod oracle;
 mod plan;
 mod program;
@@ -38,6 +39,7 @@ mod tests;
 pub use engine::{Engine, Output};
 pub use error::{DetectError, RuleErrors, RuleProblem};
 pub use history::History;
+pub use memory::StateTable;
 pub use rule::{Explanation, Rule, Window};
 pub use ruleset::RuleSet;
 pub use span::{format_span, parse_span};

@@ -135,6 +135,6 @@ pub fn not_row_local(plan: &LogicalPlan, union_allowed: bool) -> Result<Option<&
     Ok(reason)
 }
 
-fn has_subquery(expr: &Expr) -> bool {
+pub fn has_subquery(expr: &Expr) -> bool {
     matches!(expr, Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_) | Expr::SetComparison(_))
 }

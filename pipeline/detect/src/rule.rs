@@ -9,6 +9,7 @@ use datafusion::logical_expr::Expr;
 use event::{Micros, Severity};
 
 use crate::derive::EvidenceSource;
+use crate::memory::Remembering;
 use crate::program::Program;
 use crate::windows::{Shape, Sieves};
 
@@ -58,8 +59,10 @@ pub struct Rule {
     pub references: Vec<String>,
     /// BLAKE3 of the file, hex.
     pub version: String,
-    /// The stored tables it reads, views resolved.
+    /// The stored tables it reads, views and state tables resolved.
     pub tables: Vec<String>,
+    /// The state tables it joins.
+    pub states: Vec<String>,
     /// The tables and views its SQL names.
     pub(crate) relations: Vec<Relation>,
     pub(crate) body: Body,
@@ -110,6 +113,8 @@ impl Relation {
 pub(crate) enum Body {
     /// Row-local: compiled once.
     Single(Arc<Program>),
+    /// Row-local but for `first_seen` and state tables.
+    Remembering(Arc<Remembering>),
     Windowed(Arc<Windowed>),
 }
 

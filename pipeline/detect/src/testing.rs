@@ -227,7 +227,7 @@ impl fmt::Display for Diff {
 }
 
 /// Compares the findings of the rule under test with what the case expects. Several findings with one id are
-/// one finding told again: the last counts.
+/// one finding told again: the last counts, and one that was taken back is none.
 pub fn check(case: &Case, findings: &[Finding]) -> Result<(), Diff> {
     let mut last: BTreeMap<&str, &Finding> = BTreeMap::new();
     for finding in findings {

@@ -2,9 +2,11 @@
 //! batches, commits and crashes. `STAKEOUT_ORACLE_CASES` sets how many; `STAKEOUT_ORACLE_SEED` runs one again.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use event::{Finding, Frontier, OffsetRange, Offsets, Source, Standing, Watermarks};
+use futures::FutureExt;
 
 use super::naive::{self, Expected, expected};
 use super::streams::{DAY, Gate, Random, S, rule, stream};
@@ -277,7 +279,9 @@ async fn faults_are_caught() {
         inject(Some(fault));
         let (mut counts, mut seed, mut caught) = (Counts::default(), 1, None);
         while caught.is_none() && counts.cases < CASES_MAX {
-            caught = case(seed, &mut counts).await.err().map(|_| seed);
+            // Losing its footing is being caught, too.
+            let outcome = AssertUnwindSafe(case(seed, &mut counts)).catch_unwind().await;
+            caught = (!matches!(outcome, Ok(Ok(())))).then_some(seed);
             seed += 1;
         }
         inject(None);

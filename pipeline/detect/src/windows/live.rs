@@ -640,7 +640,7 @@ fn before(offsets: &Offsets) -> Option<Expr> {
 fn windowed(rule: &Rule) -> &Windowed {
     match &rule.body {
         Body::Windowed(windowed) => windowed,
-        Body::Single(_) => unreachable!("only windowed rules have a window's state"),
+        _ => unreachable!("only windowed rules have a window's state"),
     }
 }
 
