@@ -581,7 +581,7 @@ async fn a_finding_with_a_state_table_rests_on_both_events() {
     let event = row("cloudtrail", START + H, "e", &[who]);
     let store = Store::of(&[version.clone(), event.clone()]);
     let mut engine = Engine::new(rules, Frontier::default(), &Watermarks::default());
-    engine.on_admitted(&admitted(&[version, event]));
+    engine.on_admitted(&admitted(&[version, event])).await.expect("evaluates");
     let found = engine.finish_bounded(Origin::Live, None, &store).await.expect("the store answers").findings;
     assert_eq!(found.len(), 1);
     let evidence = &found[0].evidence;
@@ -605,7 +605,7 @@ async fn a_state_table_at_a_boundary_is_its_view() {
         door.stamp(&mut rows);
         let store = Store::of(&rows);
         let mut engine = Engine::new(rules.clone(), Frontier::default(), &Watermarks::default());
-        engine.on_admitted(&admitted(&rows));
+        engine.on_admitted(&admitted(&rows)).await.expect("evaluates");
         engine.on_commit(&door.marks, &Offsets::default(), &store).await.expect("the store answers");
         let mut bare = Engine::new(rules.clone(), Frontier::default(), &Watermarks::default());
         bare.rebuild(Vec::new(), &Store::default()).await.expect("the store answers");
