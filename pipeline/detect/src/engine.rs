@@ -25,7 +25,7 @@ use crate::ruleset::RuleSet;
 use crate::runs::Run;
 use crate::single;
 use crate::value;
-use crate::windows::{Live, Told, Usage};
+use crate::windows::{self, Live, Told, Usage};
 
 /// Boundaries per rule and call: a rule that has to catch up leaves room for the others and for new rows.
 const BOUNDARIES_PER_CALL: usize = 5_000;
@@ -353,23 +353,21 @@ impl Engine {
         self.take(report, output);
         self.begin().await?;
         let Some(mut live) = self.live.take() else { return Ok(()) };
-        for rule in self.rules.rules.clone() {
-            let Some(state) = live.get_mut(&rule.id) else { continue };
-            let start = self.frontier.boundaries.get(&rule.id).copied().unwrap_or(Micros::MIN);
+        let tables: Vec<String> = self.rules.schemas.iter().map(|s| s.name.clone()).collect();
+        let outcomes = windows::restore(&mut live, &self.frontier.boundaries, &tables, stored, &self.rules.base).await;
+        for (id, outcome) in outcomes {
+            let (Some(rule), Some(state)) = (self.rules.get(&id).cloned(), live.get_mut(&id)) else { continue };
+            if let Some(error) = outcome {
+                self.failed(&rule, &error.to_string());
+                self.broken.insert(id);
+                continue;
+            }
+            self.remember_provisional(&rule, state);
             let mut told = Vec::new();
-            match rebuild(state, stored, &self.rules.base, start, None).await {
-                Ok(()) => {
-                    self.remember_provisional(&rule, state);
-                    let looked = look_at_all(state, &mut told).await;
-                    self.tell_early(&rule, told, output).await;
-                    if let Err(error) = looked {
-                        self.failed(&rule, &error.to_string());
-                    }
-                }
-                Err(error) => {
-                    self.failed(&rule, &error.to_string());
-                    self.broken.insert(rule.id.clone());
-                }
+            let looked = look_at_all(state, &mut told).await;
+            self.tell_early(&rule, told, output).await;
+            if let Err(error) = looked {
+                self.failed(&rule, &error.to_string());
             }
         }
         self.live = Some(live);
@@ -384,7 +382,7 @@ impl Engine {
             let start = self.frontier.boundaries.get(&id).copied().unwrap_or(Micros::MIN);
             let mut state = Live::new(&self.rules.base, rule.clone(), Origin::Live).await?;
             let mended = async {
-                rebuild(&mut state, stored, &self.rules.base, start, Some(offsets)).await?;
+                state.rebuild(stored, &self.rules.base, start, Some(offsets)).await?;
                 for recent in &self.recent {
                     admit(&mut state, &rule, &recent.batches)?;
                 }
@@ -699,16 +697,6 @@ fn windowed(rule: &Rule) -> &Windowed {
 fn admit(state: &mut Live, rule: &Rule, batches: &[Batch]) -> Result<(), QueryError> {
     let mine = |b: &&Batch| rule.tables.iter().any(|t| **t == *b.table);
     batches.iter().filter(mine).try_for_each(|batch| state.admit(&batch.table, &batch.rows))
-}
-
-async fn rebuild(
-    state: &mut Live,
-    stored: &SessionContext,
-    base: &SessionContext,
-    start: Micros,
-    up_to: Option<&Offsets>,
-) -> Result<(), QueryError> {
-    state.rebuild(stored, base, start, up_to).await
 }
 
 /// An early look at a state that was just rebuilt: a new rule may hold at once.

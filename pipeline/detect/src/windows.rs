@@ -14,6 +14,7 @@ mod keys;
 mod live;
 mod monotone;
 mod paned;
+mod restore;
 mod shape;
 mod sifted;
 mod slots;
@@ -22,6 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use live::{Live, Told, Usage};
 pub(crate) use monotone::monotone;
+pub(crate) use restore::restore;
 pub(crate) use shape::{NoShape, Shape, shape};
 pub(crate) use sifted::Sieves;
 pub(crate) use slots::Slots;

@@ -44,6 +44,24 @@ pub struct Sifted {
     pub failed: Option<(u64, String)>,
 }
 
+impl Sifted {
+    /// Keeps the rows with a time and stamp that are wanted.
+    pub fn retain(&mut self, wanted: impl Fn(Micros, Micros) -> bool) -> Result<()> {
+        let keep: BooleanArray = self.times.iter().zip(&self.stamps).map(|(t, s)| Some(wanted(*t, *s))).collect();
+        if keep.true_count() == self.times.len() {
+            return Ok(());
+        }
+        self.rows = filter_record_batch(&self.rows, &keep)?;
+        let mut kept = keep.values().iter();
+        self.spans.retain(|_| kept.next().unwrap_or(false));
+        let mut kept = keep.values().iter();
+        self.times.retain(|_| kept.next().unwrap_or(false));
+        let mut kept = keep.values().iter();
+        self.stamps.retain(|_| kept.next().unwrap_or(false));
+        Ok(())
+    }
+}
+
 impl Part {
     /// `plan` is optimized, row-local and of one table; `None` when it can return no rows.
     pub fn of(state: &SessionState, schema: &TableSchema, plan: &LogicalPlan) -> Result<Option<Part>> {
@@ -77,6 +95,16 @@ impl Part {
         let stamps = micros(&rows, column::SOURCE_WATERMARK)?;
         let places = self.columns.iter().map(|name| Ok(rows.schema().index_of(name)?)).collect::<Result<Vec<_>>>()?;
         self.run(&rows.project(&places)?, &times, &stamps, slots)
+    }
+
+    pub fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
+    /// Rows of a batch that has the columns of the scan among others.
+    pub fn sift_named(&self, batch: &RecordBatch, times: &[Micros], stamps: &[Micros], slots: Slots) -> Result<Sifted> {
+        let places = self.columns.iter().map(|name| Ok(batch.schema().index_of(name)?)).collect::<Result<Vec<_>>>()?;
+        self.run(&batch.project(&places)?, times, stamps, slots)
     }
 
     fn run(&self, scanned: &RecordBatch, times: &[Micros], stamps: &[Micros], slots: Slots) -> Result<Sifted> {
@@ -152,14 +180,14 @@ impl Part {
 }
 
 /// Names that no table has.
-const TIME_OF_ROW: &str = "stakeout.time";
-const STAMP_OF_ROW: &str = "stakeout.source_watermark";
+pub(super) const TIME_OF_ROW: &str = "stakeout.time";
+pub(super) const STAMP_OF_ROW: &str = "stakeout.source_watermark";
 
 fn text(value: &str) -> Expr {
     lit(ScalarValue::Utf8View(Some(value.to_owned())))
 }
 
-fn micros(batch: &RecordBatch, name: &str) -> Result<Vec<Micros>> {
+pub(super) fn micros(batch: &RecordBatch, name: &str) -> Result<Vec<Micros>> {
     let column = find(batch, name)?;
     match column.data_type() {
         DataType::Int64 => Ok(column.as_primitive::<Int64Type>().values().to_vec()),

@@ -91,6 +91,13 @@ pub struct Live {
     pub usage: Usage,
 }
 
+/// Rows that a rebuild takes: those from `from` on, and late ones from `oldest` on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reach {
+    pub from: Micros,
+    pub oldest: Micros,
+}
+
 struct Open {
     run: Run,
     /// Its end when it was last told.
@@ -354,41 +361,95 @@ impl Live {
         up_to: Option<&Offsets>,
     ) -> Result<(), QueryError> {
         let committed = up_to.and_then(before);
-        if start == Micros::MIN {
-            return self.read(stored, (Micros::MIN, Micros::MAX), committed).await;
-        }
-        let window = windowed(&self.rule).window;
-        let mut back = match fault::is(Fault::RebuiltTooShort) || fault::is(Fault::BeginsAtRestart) {
-            true => 1,
-            false => self.slots.panes().max(LOOKBACK_SLOTS_MIN),
-        };
+        let mut back = self.back();
         loop {
-            let low = self.slots.floor(start) - back;
             let mut fresh = Live::new(base, self.rule.clone(), self.origin).await?;
-            fresh.begin(self.slots.boundary(low));
-            let reach = if fault::is(Fault::RebuiltTooShort) { window.every_us } else { window.window_us };
-            let from = self.slots.boundary(low).saturating_sub(reach);
-            fresh.read(stored, (from, Micros::MAX), committed.clone()).await?;
-            let stamped = col(column::SOURCE_WATERMARK).gt_eq(instant(start));
-            let stamped = committed.clone().into_iter().fold(stamped, Expr::and);
-            let oldest = start.saturating_sub(LATE_US_MAX).min(from);
-            fresh.read(stored, (oldest, from), Some(stamped)).await?;
-            let mut told = Vec::new();
-            fresh.advance(start, usize::MAX, &mut told).await?;
-            let begun = self.slots.boundary(low + 1);
-            let cut = fresh.open.values().any(|open| open.run.first <= begun);
-            if !cut || back >= LOOKBACK_SLOTS_MAX || fault::is(Fault::BeginsAtRestart) {
-                if cut {
-                    tracing::warn!(rule = %self.rule.id, "open runs began before the look-back limit");
-                }
-                fresh.late.retain(|at, _| *at > self.slots.floor(start));
-                fresh.usage = Usage { kept: fresh.usage.kept, ..self.usage };
-                fresh.open.values_mut().for_each(|open| open.told = open.run.last);
+            fresh.usage = self.usage;
+            let reach = fresh.reach(start, back);
+            fresh.read(stored, (reach.from, Micros::MAX), committed.clone()).await?;
+            if reach.oldest < reach.from {
+                let stamped = col(column::SOURCE_WATERMARK).gt_eq(instant(start));
+                let stamped = committed.clone().into_iter().fold(stamped, Expr::and);
+                fresh.read(stored, (reach.oldest, reach.from), Some(stamped)).await?;
+            }
+            if fresh.catch_up_to(start, back).await? {
                 *self = fresh;
                 return Ok(());
             }
             back = (back * 4).min(LOOKBACK_SLOTS_MAX);
         }
+    }
+
+    /// How many slides before the last final boundary a rebuild begins.
+    pub(super) fn back(&self) -> i64 {
+        match fault::is(Fault::RebuiltTooShort) || fault::is(Fault::BeginsAtRestart) {
+            true => 1,
+            false => self.slots.panes().max(LOOKBACK_SLOTS_MIN),
+        }
+    }
+
+    /// Begins `back` slides before `start`, and says which rows that takes.
+    pub(super) fn reach(&mut self, start: Micros, back: i64) -> Reach {
+        if start == Micros::MIN {
+            return Reach { from: Micros::MIN, oldest: Micros::MIN };
+        }
+        let window = windowed(&self.rule).window;
+        let low = self.slots.boundary(self.slots.floor(start) - back);
+        self.begin(low);
+        let reach = if fault::is(Fault::RebuiltTooShort) { window.every_us } else { window.window_us };
+        let from = low.saturating_sub(reach);
+        Reach { from, oldest: start.saturating_sub(LATE_US_MAX).min(from) }
+    }
+
+    /// Makes everything up to `start` final, in silence; false if a run that is open there may have begun earlier.
+    pub(super) async fn catch_up_to(&mut self, start: Micros, back: i64) -> Result<bool, QueryError> {
+        if start == Micros::MIN {
+            return Ok(true);
+        }
+        self.advance(start, usize::MAX, &mut Vec::new()).await?;
+        let begun = self.slots.boundary(self.slots.floor(start) - back + 1);
+        let cut = self.open.values().any(|open| open.run.first <= begun) && !fault::is(Fault::BeginsAtRestart);
+        if cut && back < LOOKBACK_SLOTS_MAX {
+            return Ok(false);
+        }
+        if cut {
+            tracing::warn!(rule = %self.rule.id, "open runs began before the look-back limit");
+        }
+        let last = self.slots.floor(start);
+        self.late.retain(|at, _| *at > last);
+        self.usage.findings = 0;
+        self.open.values_mut().for_each(|open| open.told = open.run.last);
+        Ok(true)
+    }
+
+    /// What of a stored table this rule looks at: (relation, part).
+    pub(super) fn parts_of(&self, table: &str) -> Vec<(usize, usize)> {
+        self.parts(table)
+    }
+
+    /// Rows of a stored table, those that [`Live::reach`] asked for.
+    pub(super) fn take_stored(
+        &mut self,
+        table: &str,
+        batch: &RecordBatch,
+        times: &[Micros],
+        stamps: &[Micros],
+        (start, reach): (Micros, Reach),
+    ) -> Result<(), QueryError> {
+        let rule = self.rule.clone();
+        for (relation, part) in self.parts(table) {
+            let part = part_of(&rule, relation, part);
+            let mut rows = part.sift_named(batch, times, stamps, self.slots).map_err(QueryError::run)?;
+            let wanted = |time: Micros, stamp: Micros| time >= reach.from || (stamp >= start && time >= reach.oldest);
+            rows.retain(wanted).map_err(QueryError::run)?;
+            self.take(table, relation, rows, false)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn columns_of(&self, table: &str) -> Vec<String> {
+        let parts = self.parts(table);
+        parts.into_iter().flat_map(|(r, p)| part_of(&self.rule, r, p).columns().to_vec()).collect()
     }
 
     /// For rules that look ahead: everything is new after a rebuild.
