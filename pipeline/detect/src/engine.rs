@@ -175,13 +175,18 @@ impl Engine {
         }
     }
 
-    /// Reads again what rules with `first_seen` or state tables remember. `provisional` are the findings kept as such,
-    /// so that they can be retracted. Call after [`Engine::new`], before [`Engine::catch_up`]. What cannot be read is
-    /// tried again with every commit; until then those rules say nothing early.
-    pub async fn rebuild(&mut self, provisional: Vec<Finding>, history: &dyn History) -> Result<Output, DetectError> {
+    /// Findings that were provisional at the last stop: each will be confirmed or retracted. Call before
+    /// [`Engine::recall`].
+    pub fn expect(&mut self, provisional: Vec<Finding>) {
+        self.memory.expect(&provisional);
+    }
+
+    /// Reads again what rules with `first_seen` or state tables remember. Call before [`Engine::catch_up`]. What
+    /// cannot be read is tried again with every commit; until then those rules say nothing early.
+    pub async fn recall(&mut self, history: &dyn History) -> Result<Output, DetectError> {
         let stored = self.stored(history)?;
         let mut output = Output::default();
-        let report = self.memory.rebuild(provisional, &stored).await;
+        let report = self.memory.recall(&stored).await;
         self.take(report, &mut output);
         Ok(output)
     }
