@@ -72,11 +72,11 @@ use crate::rule::{Body, Rule};
 use crate::ruleset::RuleSet;
 use crate::value::sql_time;
 
-/// What one rule may remember. A million keys take some 100 MB.
-pub const RULE_BYTES_MAX: usize = 256 << 20;
+/// What one rule may remember. A million keys take some 100 MB. Less in tests, so that they can reach it.
+pub const RULE_BYTES_MAX: usize = if cfg!(test) { 1 << 20 } else { 256 << 20 };
 
 /// What one state table may remember, for all rules that join it.
-pub const STATE_BYTES_MAX: usize = 512 << 20;
+pub const STATE_BYTES_MAX: usize = if cfg!(test) { 2 << 20 } else { 512 << 20 };
 
 /// History that a source must have before what is new in it is worth a page.
 pub const LEARNING_DEFAULT_US: i64 = 7 * 86_400_000_000;

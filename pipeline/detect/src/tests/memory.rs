@@ -603,6 +603,55 @@ async fn a_finding_with_a_state_table_rests_on_both_events() {
     assert_eq!(found[0].tables, ["cloudtrail"]);
 }
 
+/// Beyond its budget a rule or state table stops, with those that need it, and nobody else.
+#[tokio::test]
+async fn a_rule_that_needs_too_much_memory_stops_alone() {
+    let rules = rules().await;
+    let user = |n: i64, table: &'static str, verb: &str| {
+        let cells = [
+            ("actor_user_name", format!("user{n}").into()),
+            ("verb", verb.into()),
+            ("resource_name", "a thing of some length that is remembered".into()),
+            ("offset", n.into()),
+            ("source_watermark", (START - H).into()),
+        ];
+        row(table, START + n, &format!("u{n}"), &cells)
+    };
+    // Calls of many users are too many keys for `new_without_thing` and `new_anywhere`, but no versions.
+    let check = async |rows: Vec<Row>, expected: &[&str], running: &[&str]| {
+        let mut engine = Engine::new(rules.clone(), Frontier::default(), &Watermarks::default());
+        engine.recall(&Store::default()).await.expect("the store answers");
+        rows.chunks(1_000).for_each(|unit| drop(engine.on_admitted(&admitted(unit))));
+        let after = user(1_000_000, "cloudtrail", "get");
+        let mut odd = user(1_000_001, "kubernetes", "get");
+        odd.cells.insert("status".into(), "Success".into());
+        let mut told: Vec<String> =
+            engine.on_admitted(&admitted(&[after, odd])).findings.into_iter().map(|f| f.rule).collect();
+        told.sort();
+        told.dedup();
+        assert_eq!(told, expected);
+        let (bytes, _) = engine.remembered();
+        assert!(bytes < 3 << 20, "{bytes} bytes");
+        // A restart meets the same, and what is stopped does not move its boundary.
+        let store = Store::of(&rows);
+        let mut again = Engine::new(rules.clone(), Frontier::default(), &Watermarks::default());
+        again.recall(&store).await.expect("the store answers");
+        let committed = Watermarks(Source::ALL.map(|s| (s, START - 2 * H)).into());
+        let frontier = again.on_commit(&committed, &store).await.expect("the store answers").frontier.boundaries;
+        for (rule, boundary) in frontier {
+            assert_eq!(boundary != Micros::MIN, running.contains(&rule.as_str()), "{rule}");
+        }
+    };
+    let told = ["new_anywhere", "new_user", "new_without_thing"];
+    let all = RULES.map(|(id, _, _)| id);
+    check(Vec::new(), &told, &all).await;
+    let calls = (0..6_000).map(|n| user(n, "cloudtrail", "get")).collect();
+    check(calls, &["new_user"], &["new_user", "other_thing", "changed"]).await;
+    // Many versions are too much for the state table, and so for all that join it.
+    let versions = (0..12_000).map(|n| user(n, "kubernetes", "create")).collect();
+    check(versions, &["new_user"], &["new_user"]).await;
+}
+
 /// The versions that a boundary sees: from memory, from SQL over the stored rows, and by plain loops.
 #[tokio::test]
 async fn a_state_table_at_a_boundary_is_its_view() {
