@@ -97,17 +97,17 @@ pub struct Report {
 
 impl Report {
     fn add(&mut self, rule: &Arc<Rule>, outcome: Outcome) {
-        count(&outcome.null_entities, "stakeout_rule_null_entity_total", rule);
-        count(&outcome.null_keys, "stakeout_rule_null_key_total", rule);
-        count(&outcome.new, "stakeout_rule_findings_total", rule);
+        count(outcome.null_entities, "stakeout_rule_null_entity_total", rule);
+        count(outcome.null_keys, "stakeout_rule_null_key_total", rule);
+        count(outcome.new, "stakeout_rule_findings_total", rule);
         self.findings.extend(outcome.findings);
         self.fared.push((rule.clone(), outcome.failed));
     }
 }
 
-fn count(rows: &u64, name: &'static str, rule: &Rule) {
-    if *rows > 0 {
-        metrics::counter!(name, "rule" => rule.id.clone()).increment(*rows);
+fn count(rows: u64, name: &'static str, rule: &Rule) {
+    if rows > 0 {
+        metrics::counter!(name, "rule" => rule.id.clone()).increment(rows);
     }
 }
 
@@ -141,7 +141,7 @@ impl Memory {
         }
         let used = |state: &&Arc<StateTable>| rules.rules.iter().any(|r| r.states.contains(&state.name));
         let tables: Vec<Arc<StateTable>> = rules.states.iter().filter(used).cloned().collect();
-        let states = tables.iter().map(|s| (s.name.clone(), Versions::new())).collect();
+        let states = tables.iter().map(|s| (s.name.clone(), Versions::default())).collect();
         Memory {
             watches,
             tables,
@@ -353,7 +353,7 @@ impl Memory {
     fn stop_over_budget(&mut self) {
         for state in &self.tables {
             if self.states[&state.name].bytes() > STATE_BYTES_MAX && self.stopped.insert(state.name.clone()) {
-                self.states.insert(state.name.clone(), Versions::new());
+                self.states.insert(state.name.clone(), Versions::default());
                 state_failed(state, &too_much(STATE_BYTES_MAX));
             }
         }
@@ -452,7 +452,7 @@ async fn load_versions(
     origin: Origin,
     condition: &str,
 ) -> Result<(Versions, Failed)> {
-    let mut versions = Versions::new();
+    let mut versions = Versions::default();
     let mut error = None;
     let mut take = |sieved: Sieved| {
         // More than the budget is refused by whoever asked; it need not be read to the end for that.

@@ -4,8 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
 use datafusion::catalog::TableProvider;
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::error::DataFusionError;
@@ -340,29 +342,47 @@ impl Door {
     }
 }
 
-/// A store that cannot be read.
-struct Broken;
+/// A store of which some reads fail: those whose number leaves a rest when divided.
+struct Flaky<'a> {
+    store: &'a Store,
+    reads: Arc<AtomicUsize>,
+    one_in: usize,
+}
 
-impl History for Broken {
+impl History for Flaky<'_> {
     fn table(&self, name: &str) -> Arc<dyn TableProvider> {
         let schema = schemas().into_iter().find(|s| s.name == name).expect("a stored table").arrow();
-        let rows = Arc::new(Unreadable(schema.clone()));
+        let (batches, reads) = (self.store.batches(name), self.reads.clone());
+        let rows = Arc::new(FlakyRows { schema: schema.clone(), batches, reads, one_in: self.one_in });
         Arc::new(StreamingTable::try_new(schema, vec![rows]).expect("the partition has the table's schema"))
     }
 }
 
 #[derive(Debug)]
-struct Unreadable(SchemaRef);
+struct FlakyRows {
+    schema: SchemaRef,
+    batches: Vec<RecordBatch>,
+    reads: Arc<AtomicUsize>,
+    one_in: usize,
+}
 
-impl PartitionStream for Unreadable {
+impl PartitionStream for FlakyRows {
     fn schema(&self) -> &SchemaRef {
-        &self.0
+        &self.schema
     }
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let error = Err(DataFusionError::Execution("the disk is gone".into()));
-        Box::pin(RecordBatchStreamAdapter::new(self.0.clone(), futures::stream::iter([error])))
+        let fails = !self.reads.fetch_add(1, Ordering::Relaxed).is_multiple_of(self.one_in);
+        let mut rows: Vec<Result<RecordBatch, DataFusionError>> = self.batches.iter().cloned().map(Ok).collect();
+        rows.extend(fails.then(|| Err(DataFusionError::Execution("the disk is gone".into()))));
+        Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), futures::stream::iter(rows)))
     }
+}
+
+/// One that always works, or one of which all reads but every second, third or fourth fail.
+fn flaky<'a>(random: &mut Random, store: &'a Store, works: bool) -> Flaky<'a> {
+    let (reads, one_in) = (Arc::new(AtomicUsize::new(random.below(4) as usize)), 2 + random.below(3) as usize);
+    Flaky { store, reads, one_in: if works { 1 } else { one_in } }
 }
 
 async fn start(
@@ -370,12 +390,11 @@ async fn start(
     ledger: &mut Ledger,
     committed: &Watermarks,
     store: &Store,
-    broken: bool,
+    read: &dyn History,
     context: &str,
 ) -> Engine {
     let mut engine = Engine::new(rules.clone(), ledger.frontier.clone(), committed);
     ledger.frontier.advance(engine.frontier());
-    let read: &dyn History = if broken { &Broken } else { store };
     engine.expect(ledger.provisional());
     let output = engine.recall(read).await.expect("failures are the rules' own");
     ledger.keep(&output, context);
@@ -395,7 +414,7 @@ async fn case(rules: &RuleSet, seed: u64, told: &mut BTreeMap<Standing2, usize>)
     let (mut store, mut stored, mut committed) = (Store::default(), Vec::new(), Watermarks::default());
     let mut ledger = Ledger::default();
     let mut door = Door { marks: committed.clone(), lateness };
-    let mut engine = start(rules, &mut ledger, &committed, &store, false, &context).await;
+    let mut engine = start(rules, &mut ledger, &committed, &store, &store, &context).await;
     let (mut next, mut open) = (0, Vec::<Row>::new());
     let (batch_max, commit_one_in, crash_one_in) =
         (1 + random.below(12), 1 + random.below(4), random.pick(&[4, 12, 1_000_000]));
@@ -418,10 +437,11 @@ async fn case(rules: &RuleSet, seed: u64, told: &mut BTreeMap<Standing2, usize>)
             store.add(&open);
             stored.append(&mut open);
             committed = door.marks.clone();
-            let read: &dyn History = if random.one_in(2 * crash_one_in) { &Broken } else { &store };
+            let works = !random.one_in(crash_one_in);
+            let read = flaky(&mut random, &store, works);
             let mut pending = true;
             while pending && !crash {
-                let output = engine.on_commit(&committed, read).await.expect("failures are the rules' own");
+                let output = engine.on_commit(&committed, &read).await.expect("failures are the rules' own");
                 pending = output.pending;
                 match random.one_in(crash_one_in) {
                     true => crash = true,
@@ -434,12 +454,15 @@ async fn case(rules: &RuleSet, seed: u64, told: &mut BTreeMap<Standing2, usize>)
             next -= open.len();
             open.clear();
             door.marks = committed.clone();
-            let broken = random.one_in(4);
-            engine = start(rules, &mut ledger, &committed, &store, broken, &context).await;
+            let works = !random.one_in(3);
+            let read = flaky(&mut random, &store, works);
+            engine = start(rules, &mut ledger, &committed, &store, &read, &context).await;
         }
     }
     if crash_one_in < 1_000_000 {
-        engine = start(rules, &mut ledger, &committed, &store, random.one_in(4), &context).await;
+        let works = !random.one_in(3);
+        let read = flaky(&mut random, &store, works);
+        engine = start(rules, &mut ledger, &committed, &store, &read, &context).await;
     }
     // Silence: the watermarks pass everything, in steps.
     for hours in [1, 13, 90, 2_000] {
