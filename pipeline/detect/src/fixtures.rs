@@ -278,6 +278,10 @@ impl Store {
         store
     }
 
+    pub fn batches(&self, table: &str) -> Vec<RecordBatch> {
+        self.batches.get(table).cloned().unwrap_or_default()
+    }
+
     pub fn add(&mut self, rows: &[Row]) {
         for batch in admitted_as(&self.schemas, rows).batches {
             self.batches.entry(batch.table.to_string()).or_default().push(batch.rows);

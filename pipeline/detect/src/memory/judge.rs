@@ -14,7 +14,7 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::SessionState;
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
-use datafusion::logical_expr::{BinaryExpr, Expr, Join, JoinType, LogicalPlan, Operator};
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Join, JoinType, LogicalPlan, Operator};
 use datafusion::physical_expr::PhysicalExpr;
 use event::{Micros, TableSchema, column};
 use query::{Problem, QueryError};
@@ -459,6 +459,16 @@ fn compile_join(
         on.take(condition);
     }
     let (keys, also) = on.finish()?;
+    for (expr, field) in keys.iter().zip(state.schema.fields()) {
+        let kind = expr.get_type(&before)?;
+        if kind != *field.data_type() {
+            let message =
+                format!("`{}` of the state table `{name}` is {}, not {kind}", field.name(), field.data_type());
+            return Err(NotCompiled::Error(
+                Problem::new(message).hint("both sides of = have one type: use CAST").into(),
+            ));
+        }
+    }
     let compiled = StateJoin {
         state: state.clone(),
         keys: keys.into_iter().map(|e| session.create_physical_expr(e, &before)).collect::<Result<Vec<_>>>()?,

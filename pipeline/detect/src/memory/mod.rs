@@ -22,7 +22,7 @@
 //! another one. Rows of an import are judged once, when the import ends: there is nothing to be early for.
 //!
 //! **Memory is a function of the store.** The frontier keeps, per rule, the boundary up to which judgements are final.
-//! On a start the stored rows that can still matter are read again ([`Memory::rebuild`]): what `first_seen` looks back
+//! On a start the stored rows that can still matter are read again ([`Memory::recall`]): what `first_seen` looks back
 //! on, all versions, and the events whose boundary lies above the frontier's. Rows not yet committed come again by
 //! admission. To remember a row twice changes nothing, so that it does not matter what a crash lets come twice.
 //!
@@ -72,11 +72,11 @@ use crate::rule::{Body, Rule};
 use crate::ruleset::RuleSet;
 use crate::value::sql_time;
 
-/// What one rule may remember. A million keys take some 100 MB.
-pub const RULE_BYTES_MAX: usize = 256 << 20;
+/// What one rule may remember. A million keys take some 100 MB. Less in tests, so that they can reach it.
+pub const RULE_BYTES_MAX: usize = if cfg!(test) { 1 << 20 } else { 256 << 20 };
 
 /// What one state table may remember, for all rules that join it.
-pub const STATE_BYTES_MAX: usize = 512 << 20;
+pub const STATE_BYTES_MAX: usize = if cfg!(test) { 2 << 20 } else { 512 << 20 };
 
 /// History that a source must have before what is new in it is worth a page.
 pub const LEARNING_DEFAULT_US: i64 = 7 * 86_400_000_000;
@@ -97,17 +97,17 @@ pub struct Report {
 
 impl Report {
     fn add(&mut self, rule: &Arc<Rule>, outcome: Outcome) {
-        count(&outcome.null_entities, "stakeout_rule_null_entity_total", rule);
-        count(&outcome.null_keys, "stakeout_rule_null_key_total", rule);
-        count(&outcome.new, "stakeout_rule_findings_total", rule);
+        count(outcome.null_entities, "stakeout_rule_null_entity_total", rule);
+        count(outcome.null_keys, "stakeout_rule_null_key_total", rule);
+        count(outcome.new, "stakeout_rule_findings_total", rule);
         self.findings.extend(outcome.findings);
         self.fared.push((rule.clone(), outcome.failed));
     }
 }
 
-fn count(rows: &u64, name: &'static str, rule: &Rule) {
-    if *rows > 0 {
-        metrics::counter!(name, "rule" => rule.id.clone()).increment(*rows);
+fn count(rows: u64, name: &'static str, rule: &Rule) {
+    if rows > 0 {
+        metrics::counter!(name, "rule" => rule.id.clone()).increment(rows);
     }
 }
 
@@ -141,7 +141,7 @@ impl Memory {
         }
         let used = |state: &&Arc<StateTable>| rules.rules.iter().any(|r| r.states.contains(&state.name));
         let tables: Vec<Arc<StateTable>> = rules.states.iter().filter(used).cloned().collect();
-        let states = tables.iter().map(|s| (s.name.clone(), Versions::new())).collect();
+        let states = tables.iter().map(|s| (s.name.clone(), Versions::default())).collect();
         Memory {
             watches,
             tables,
@@ -168,14 +168,17 @@ impl Memory {
         self.watches.iter().map(Watch::waiting).sum()
     }
 
-    /// Remembers what is stored. `provisional` are the findings that were kept as such: those whose rows turn out
-    /// otherwise are retracted. What fails is tried again with the next commit.
-    pub async fn rebuild(&mut self, provisional: Vec<Finding>, stored: &SessionContext) -> Report {
+    /// Findings that were kept as provisional: those whose rows turn out otherwise are retracted.
+    pub fn expect(&mut self, provisional: &[Finding]) {
         for finding in provisional {
             if let Some(watch) = self.watches.iter_mut().find(|w| w.rule.id == finding.rule) {
-                watch.tell(finding);
+                watch.tell(finding.clone());
             }
         }
+    }
+
+    /// Remembers what is stored. What fails is tried again with the next commit.
+    pub async fn recall(&mut self, stored: &SessionContext) -> Report {
         let mut report = Report::default();
         self.load(stored, &mut report).await;
         report
@@ -350,7 +353,7 @@ impl Memory {
     fn stop_over_budget(&mut self) {
         for state in &self.tables {
             if self.states[&state.name].bytes() > STATE_BYTES_MAX && self.stopped.insert(state.name.clone()) {
-                self.states.insert(state.name.clone(), Versions::new());
+                self.states.insert(state.name.clone(), Versions::default());
                 state_failed(state, &too_much(STATE_BYTES_MAX));
             }
         }
@@ -449,7 +452,7 @@ async fn load_versions(
     origin: Origin,
     condition: &str,
 ) -> Result<(Versions, Failed)> {
-    let mut versions = Versions::new();
+    let mut versions = Versions::default();
     let mut error = None;
     let mut take = |sieved: Sieved| {
         // More than the budget is refused by whoever asked; it need not be read to the end for that.

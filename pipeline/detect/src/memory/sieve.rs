@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray};
 use arrow::compute::cast;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::context::SessionContext;
@@ -26,6 +26,15 @@ pub struct Sieved {
     pub marks: Vec<Mark>,
     /// Where they are in the batch they came from; empty when they came from a query.
     pub from: Vec<u32>,
+}
+
+/// Functions return other string types than columns have; to compare them, one would be cast row by row.
+fn one_kind_of_text(schema: &SchemaRef) -> SchemaRef {
+    let field = |f: &Arc<Field>| match f.data_type() {
+        DataType::Utf8 | DataType::LargeUtf8 => Arc::new(f.as_ref().clone().with_data_type(DataType::Utf8View)),
+        _ => f.clone(),
+    };
+    Arc::new(Schema::new(schema.fields().iter().map(field).collect::<Vec<_>>()))
 }
 
 /// Rows that could not be computed, with the first reason.
@@ -63,7 +72,7 @@ impl Sieve {
         let sql = format!("SELECT {items} FROM {from}{condition}");
         let program = program::compile(base, schemas, &sql, tables).await?;
         let all = crate::plan::empty_tables(base, schemas)?;
-        let schema = query::plan_rule(&all, &sql).await?.schema().inner().clone();
+        let schema = one_kind_of_text(query::plan_rule(&all, &sql).await?.schema().inner());
         let tables = tables.iter().map(|t| t.as_str().into()).collect();
         Ok(Sieve { program, schema, items, from, filter, tables })
     }

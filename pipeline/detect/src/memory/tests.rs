@@ -51,7 +51,7 @@ struct Engine {
 impl Engine {
     fn start(settled: Micros, stored: &[Row]) -> Engine {
         let floor = Seen::floor_at(INTERVAL, settled);
-        let (seen, versions) = (Seen::new(INTERVAL, settled, floor), Versions::new());
+        let (seen, versions) = (Seen::new(INTERVAL, settled, floor), Versions::default());
         let mut engine = Engine { seen, versions, settled, waiting: Vec::new() };
         stored.iter().for_each(|row| engine.take(row));
         engine

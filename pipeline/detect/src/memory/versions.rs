@@ -78,11 +78,13 @@ pub struct Versions {
     bytes: usize,
 }
 
-impl Versions {
-    pub fn new() -> Versions {
+impl Default for Versions {
+    fn default() -> Versions {
         Versions { keys: HashMap::new(), floor: Micros::MIN, swept: Micros::MIN, bytes: 0 }
     }
+}
 
+impl Versions {
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -249,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_row_sees_the_last_version_before_it() {
-        let mut versions = Versions::new();
+        let mut versions = Versions::default();
         versions.add(b"k", mark(10, "b", 0), V("one"));
         versions.add(b"k", mark(20, "b", 0), V("two"));
         versions.add(b"k", mark(15, "late", 40), V("between"));
@@ -264,7 +266,7 @@ mod tests {
 
     #[test]
     fn an_end_is_remembered_for_a_while() {
-        let mut versions = Versions::new();
+        let mut versions = Versions::default();
         versions.add(b"k", mark(10, "a", 0), V("one"));
         versions.add(b"k", mark(20, "a", 0), None);
         versions.add(b"k", mark(30, "a", 0), None);
@@ -273,7 +275,7 @@ mod tests {
         assert_eq!(at(&versions, 20 + FORGET_US, "x", 0), some("again", Some("one")));
         versions.add(b"k", mark(19 + FORGET_US, "a", 0), None);
         assert_eq!(at(&versions, 20 + FORGET_US, "x", 0), some("again", Some("one")), "the first end counts");
-        let mut later = Versions::new();
+        let mut later = Versions::default();
         later.add(b"k", mark(10, "a", 0), V("one"));
         later.add(b"k", mark(20, "a", 0), None);
         later.add(b"k", mark(21 + FORGET_US, "a", 0), V("again"));
@@ -282,7 +284,7 @@ mod tests {
 
     #[test]
     fn of_versions_at_one_instant_the_last_wins() {
-        let mut versions = Versions::new();
+        let mut versions = Versions::default();
         versions.add(b"k", mark(10, "b", 0), V("second"));
         versions.add(b"k", mark(10, "a", 0), V("first"));
         versions.add(b"k", mark(10, "a", 0), V("first"));
@@ -294,7 +296,7 @@ mod tests {
     #[test]
     fn what_is_dropped_cannot_be_told_from_what_is_kept() {
         const H: i64 = 3_600_000_000;
-        let mut kept = Versions::new();
+        let mut kept = Versions::default();
         let mut rng: u64 = 7;
         let mut next = |n: u64| {
             rng = rng.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -308,7 +310,7 @@ mod tests {
             rows.push((mark(time, &format!("u{n}"), stamp), values));
         }
         rows.iter().for_each(|(m, v)| kept.add(b"k", m.clone(), v.as_ref().map(|v| v.as_bytes())));
-        let mut swept = Versions::new();
+        let mut swept = Versions::default();
         rows.iter().for_each(|(m, v)| swept.add(b"k", m.clone(), v.as_ref().map(|v| v.as_bytes())));
         for now in (100..600).step_by(50).map(|n| n * H) {
             swept.advance(now);
