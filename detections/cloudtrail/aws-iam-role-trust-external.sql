@@ -26,7 +26,7 @@ FROM  (SELECT *,
               allowing ~ '(?m)^@.*sts:AssumeRoleWithWebIdentity' AND
               (regexp_replace(allowing, '(?m)^@(.*:sub".*|.*cognito-identity\.amazonaws\.com:aud".*)$', '\1', 'g')
                    ~ '(?m)^@.*sts:AssumeRoleWithWebIdentity'
-               OR allowing ~ '(?m)^@.*:sub":(\[[^\]]*)?"(\*|repo:[^/"]*\*|repo:[^/"]*/?\*|project_path:\*|organization:\*)[^"]*"')
+               OR allowing ~ '(?m)^@.*:sub":(\[[^\]]*)?"(\*|[a-z_]+:[^:"/]*\*|system:serviceaccount:[^:"]*\*)')
                   AS unnamed_subject
        FROM  (SELECT *,
                      regexp_replace(regexp_replace(replace(
