@@ -63,8 +63,8 @@ def files(folder):
 
 
 def micros(text):
-    moment = r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)"
-    match = isinstance(text, str) and re.fullmatch(moment, text)
+    written = r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)"
+    match = isinstance(text, str) and re.fullmatch(written, text)
     if not match:
         return None
     seconds, fraction, zone = match.groups()
