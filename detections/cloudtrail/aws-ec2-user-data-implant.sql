@@ -7,7 +7,8 @@ every: 2m
 entity: [cloud_account_uid, instance]
 summary: "{instance} of account {cloud_account_uid} was stopped, got new user data and was started, by {actors}"
 triage: |
-  1. What the user data says runs as root at the next start: read it (DescribeInstanceAttribute) and compare with the launch template.
+  1. What the user data says runs as root at the next start: read it (DescribeInstanceAttribute), compare with the
+     launch template.
   2. Which role has the instance? Treat its credentials as taken since the start; look for their use.
   3. Rebuild the instance from its image, keep a snapshot of the old volume.
   4. How did the actor come by the right to change instances?

@@ -14,8 +14,8 @@ references:
   - https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_principal.html
   - https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_providers_create_oidc.html
 */
--- One statement of the document a line, without blanks; `@` marks those that allow. The account's own number is blanked,
--- so that what is left of numbers is others'. A service or the company's own organization is no outsider.
+-- One statement of the document a line, without blanks; `@` marks those that allow. The account's own number is
+-- blanked, so that what is left of numbers is others'. A service or the company's own organization is no outsider.
 SELECT cloud_account_uid, role, actor, event_name, src_endpoint_ip, allowing AS statements,
        CASE WHEN anybody THEN 'anybody' WHEN unnamed_subject THEN 'any subject of a web identity provider'
             ELSE 'an account or user outside' END AS trusted
@@ -26,7 +26,7 @@ FROM  (SELECT *,
               allowing ~ '(?m)^@.*sts:AssumeRoleWithWebIdentity' AND
               (regexp_replace(allowing, '(?m)^@(.*:sub".*|.*cognito-identity\.amazonaws\.com:aud".*)$', '\1', 'g')
                    ~ '(?m)^@.*sts:AssumeRoleWithWebIdentity'
-               OR allowing ~ '(?m)^@.*:sub":(\[[^\]]*)?"(\*|repo:[^/"]*\*|repo:[^/"]*/?\*|project_path:\*|organization:\*)[^"]*"')
+               OR allowing ~ '(?m)^@.*:sub":(\[[^\]]*)?"(\*|[a-z_]+:[^:"/]*\*|system:serviceaccount:[^:"]*\*)')
                   AS unnamed_subject
        FROM  (SELECT *,
                      regexp_replace(regexp_replace(replace(

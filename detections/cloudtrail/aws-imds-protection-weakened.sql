@@ -7,7 +7,7 @@ summary: "{actor} called {event_name} on {resource} of account {cloud_account_ui
 triage: |
   1. Without tokens a request forged on the host reads the role's credentials; with more than one hop a container does.
   2. What role does the instance have, and does it serve requests from outside?
-  3. Set `HttpTokens=required` and a hop limit of 1 again, unless pods of a cluster need the node's role (they should not).
+  3. Set `HttpTokens=required` and a hop limit of 1 again; pods of a cluster should not need the node's role.
   4. Look for use of the role's session from elsewhere since the change.
 benign: Node groups whose pods still use the node's credentials and need two hops.
 references:

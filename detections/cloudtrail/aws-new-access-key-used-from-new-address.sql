@@ -2,8 +2,8 @@
 title: New access key used from another network than its maker's
 severity: high
 attack: [T1098.001, T1078.004]
-window: 26h
-every: 2h
+window: 27h
+every: 3h
 entity: [cloud_account_uid, access_key_id]
 summary: "key {access_key_id}, made by {maker} from {made_from}, was used from {used_from}: {calls}"
 triage: |

@@ -14,8 +14,8 @@ references:
   - https://docs.aws.amazon.com/IAM/latest/UserGuide/root-user-tasks.html
   - https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-user-identity.html
 */
--- What a service does in root's name, and reading, are left out; the console is named as a service in old records. Old records do not say whether they only read. What
--- management accounts do with AssumeRoot is root's power without root's name.
+-- What a service does in root's name, and reading, are left out. Old records name the console as a service, and do not
+-- say whether they only read. What management accounts do with AssumeRoot is root's power without root's name.
 SELECT cloud_account_uid, event_name, event_source, src_endpoint_ip, http_request_user_agent, status,
        coalesce(user_identity_arn, 'root') AS actor
 FROM   cloudtrail

@@ -16,8 +16,8 @@ references:
   - https://docs.aws.amazon.com/AmazonS3/latest/userguide/cloudtrail-logging-s3-info.html
   - https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-lock.html
 */
--- What would not weaken (versions switched on, a log switched on) is sorted out in the WHERE, so that the call's name is
--- the protection; deletion with a second factor and versions share one.
+-- What would not weaken (versions switched on, a log switched on) is sorted out in the WHERE, so that the call's name
+-- is the protection; deletion with a second factor and versions share one.
 SELECT cloud_account_uid, target_name AS bucket,
        count(DISTINCT CASE WHEN event_name LIKE '%PublicAccessBlock' THEN 'public access block'
                            WHEN raw->'requestParameters'->'VersioningConfiguration'->>'MfaDelete' = 'Disabled'

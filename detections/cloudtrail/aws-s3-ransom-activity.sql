@@ -11,7 +11,9 @@ triage: |
   2. Switch versioning on if it is not; list versions and delete markers of the last hour, restore from them.
   3. Keep the note, answer nothing. Copy what is left to another account.
   4. How did the principal come by its rights? Look for secrets read and keys made in the day before.
-benign: A job that empties prefixes. Expiry by a life cycle is no call and does not show. A file `README` is a note only next to deletions.
+benign: >-
+  A job that empties prefixes. Expiry by a life cycle is no call and does not show. A file `README` is a note only next
+  to deletions.
 references:
   - https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
   - https://docs.aws.amazon.com/AmazonS3/latest/userguide/ServerSideEncryptionCustomerKeys.html

@@ -9,7 +9,7 @@ summary: "{security_group} of account {cloud_account_uid} was open to the world 
 triage: |
   1. Somebody came in or took something out in between: look at flow logs and logs of the hosts for that interval.
   2. Did the same principal start a session, push a key or change instances between the two calls?
-  3. A broker of access does this all day, from the same role: list it. A person seldom closes what was opened by mistake.
+  3. A broker of access does this all day, from the same role: list it. A person seldom closes a mistake so fast.
 benign: Brokers of access that open a port for a while; Terraform that replaces a rule.
 references:
   - https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_RevokeSecurityGroupIngress.html

@@ -13,8 +13,8 @@ references:
   - https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_AuthorizeSecurityGroupIngress.html
   - https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateNetworkAclEntry.html
 */
--- A call opens one range, its parameters flat, or several in a list: one a line here, those of the world marked with @. A
--- prefix of no length is the world, however its address is written. Of the first range of the world the watched ports
+-- A call opens one range, its parameters flat, or several in a list: one a line here, those of the world marked with @.
+-- A prefix of no length is the world, however its address is written. Of the first range of the world the watched ports
 -- are looked for between its ends; of the others when it begins or ends with one, or has all.
 SELECT cloud_account_uid, resource, actor, event_name, src_endpoint_ip, open
 FROM  (SELECT *,
@@ -24,7 +24,8 @@ FROM  (SELECT *,
               FROM  (SELECT *, coalesce(user_identity_arn, principal, '(unknown)') AS actor,
                             coalesce(raw->'requestParameters'->'ModifySecurityGroupRulesRequest'->>'GroupId',
                                      raw->'requestParameters'->>'networkAclId',
-                                     raw->'requestParameters'->>'dBSecurityGroupName', target_name, '(unknown)') AS resource,
+                                     raw->'requestParameters'->>'dBSecurityGroupName', target_name, '(unknown)')
+                                AS resource,
                             regexp_replace(
                                 array_to_string(coalesce(
                                     json_get_array(raw, 'requestParameters', 'ipPermissions', 'items'),

@@ -15,7 +15,8 @@ references:
   - https://docs.aws.amazon.com/organizations/latest/APIReference/API_LeaveOrganization.html
   - https://docs.aws.amazon.com/config/latest/APIReference/API_StopConfigurationRecorder.html
 */
--- A guardrail's new filters are not always in the record: what is not seen counts as weaker. An address list of GuardDuty that is active is one of trusted addresses: what they do is not told any more.
+-- A guardrail's new filters are not always in the record: what is not seen counts as weaker. An address list of
+-- GuardDuty that is active is one of trusted addresses: what they do is not told any more.
 SELECT cloud_account_uid, event_source,
        coalesce(user_identity_arn, principal, '(unknown)') AS actor,
        event_name, src_endpoint_ip, error_code,

@@ -80,8 +80,8 @@ def aws_mfa_requirement_bypassed(e):
         reads = re.match("Get|List|Describe|Generate|Simulate", name)
     sensitive = (
         e.at("eventSource") in ("iam.amazonaws.com", "organizations.amazonaws.com", "cloudtrail.amazonaws.com")
-        or e.call("kms", "PutKeyPolicy", "CreateGrant", "DisableKey", "ScheduleKeyDeletion", "DeleteImportedKeyMaterial",
-                  "DisableKeyRotation", "DeleteAlias", "UpdateAlias")
+        or e.call("kms", "PutKeyPolicy", "CreateGrant", "DisableKey", "ScheduleKeyDeletion",
+                  "DeleteImportedKeyMaterial", "DisableKeyRotation", "DeleteAlias", "UpdateAlias")
         or e.at("eventSource") == "s3.amazonaws.com" and re.match("(Put|Delete)(Bucket|AccountPublicAccessBlock)", name)
         or e.call("secretsmanager", "DeleteSecret"))
     mfa = e.text("userIdentity", "sessionContext", "attributes", "mfaAuthenticated")
@@ -121,7 +121,8 @@ def attaches_admin(e):
 
 
 def joins_admins(e):
-    return e.call("iam", "AddUserToGroup") and re.search("(?i)admin|poweruser", e.text("requestParameters", "groupName"))
+    group = e.text("requestParameters", "groupName")
+    return e.call("iam", "AddUserToGroup") and re.search("(?i)admin|poweruser", group)
 
 
 @filter_rule("cloudtrail")
@@ -219,8 +220,8 @@ def aws_s3_bucket_shared_or_public(e):
     if e.at("eventSource") not in ("s3.amazonaws.com", "s3express.amazonaws.com") or not worked(e) or service_itself(e):
         return False
     name, asked = e.at("eventName"), json.dumps(e.asks())
-    bounded = re.compile("aws:(PrincipalOrg(ID|Paths)|Principal(Account|Arn)|(Vpc)?SourceIp|SourceVpce?|Source(Account|Arn"
-                         "|OrgID))|s3:DataAccessPointAccount")
+    bounded = re.compile("aws:(PrincipalOrg(ID|Paths)|Principal(Account|Arn)|(Vpc)?SourceIp|SourceVpce?"
+                         "|Source(Account|Arn|OrgID))|s3:DataAccessPointAccount")
     if name == "PutBucketPolicy":
         return any(
             is_outsider(kind, who, own(e))
@@ -288,7 +289,8 @@ def outside_aws_refused(e):
 
 @filter_rule("cloudtrail")
 def outside_aws_principal(e):
-    return (principal(e) or "").endswith(":user/bert-jan") and by_service(e) is False and base_name(e) != e.at("eventName")
+    dated = base_name(e) != e.at("eventName")
+    return (principal(e) or "").endswith(":user/bert-jan") and not by_service(e) and dated
 
 
 @filter_rule("cloudtrail")
@@ -355,7 +357,7 @@ def aws_discovery_burst(rows):
         names = {e.at("eventName") for e in calls}
         enough = 20 if any(map(from_console, calls)) else 8
         broad = len(kinds) >= enough and len({source for source, _ in kinds}) >= 4 and names & telling
-        sending = {e.at("eventName") for e in calls if e.at("eventSource") in ("ses.amazonaws.com", "email.amazonaws.com")}
+        sending = {e.at("eventName") for e in calls if re.match("(ses|email).amazonaws.com", e.text("eventSource"))}
         if broad or len(sending & mail) >= 3:
             yield entity
 
@@ -389,7 +391,8 @@ EVASIONS = {
     "guardrail": {"guardduty": "DeleteDetector UpdateDetector DisassociateMembers DeleteMembers StopMonitoringMembers "
                                "DisassociateFromAdministratorAccount DisassociateFromMasterAccount",
                   "securityhub": "DisableSecurityHub", "macie2": "DisableMacie", "access-analyzer": "DeleteAnalyzer",
-                  "config": "StopConfigurationRecorder DeleteConfigurationRecorder DeleteDeliveryChannel DeleteConfigRule",
+                  "config": "StopConfigurationRecorder DeleteConfigurationRecorder DeleteDeliveryChannel "
+                            "DeleteConfigRule",
                   "organizations": "LeaveOrganization DetachPolicy DeletePolicy"},
     "factor": {"iam": "DeactivateMFADevice DeleteVirtualMFADevice"},
     "bucket": {"s3": "DeleteBucketEncryption DeleteBucketReplication DeleteBucketPublicAccessBlock "
@@ -447,7 +450,8 @@ def reaches(e):
 @window_rule("cloudtrail", window=600, every=60, looks_at=reaches)
 def aws_instance_remote_access(rows):
     for entity, calls in grouped(rows, account, principal):
-        targets = {i for e in calls for i in one_or_list(e.asks("instanceIds") or e.asks("target") or e.asks("instanceId"))}
+        named = [e.asks("instanceIds") or e.asks("target") or e.asks("instanceId") for e in calls]
+        targets = {instance for names in named for instance in one_or_list(names)}
         serial = any(e.at("eventName") in ("SendSerialConsoleSSHPublicKey", "EnableSerialConsoleAccess") for e in calls)
         if len(targets) >= 3 or serial or any(e.call("ssm", "SendCommand") and e.asks("targets") for e in calls):
             yield entity
@@ -496,13 +500,15 @@ def reads_secrets(e):
 @window_rule("cloudtrail", window=600, every=60, looks_at=reads_secrets)
 def aws_secret_store_bulk_read(rows):
     def name(e):
-        arn = re.fullmatch("arn:[^:]*:secretsmanager:[^:]*:[^:]*:secret:(.+)-[A-Za-z0-9]{6}", e.text("requestParameters", "secretId"))
-        return arn[1] if arn else e.asks("secretId")
+        secret = e.asks("secretId")
+        arn = re.fullmatch("arn:[^:]*:secretsmanager:[^:]*:[^:]*:secret:(.+)-[A-Za-z0-9]{6}", secret or "")
+        return arn[1] if arn else secret
 
     def takes_all(e):
         filters = e.asks("filters")
         excludes = not filters or any(v.startswith("!") for f in filters for v in f.get("values", []))
-        return (e.call("secretsmanager", "BatchGetSecretValue") and worked(e) and not e.asks("secretIdList") and excludes
+        return (e.call("secretsmanager", "BatchGetSecretValue") and worked(e) and excludes
+                and not e.asks("secretIdList")
                 or e.call("ssm", "GetParametersByPath") and e.asks("path") == "/" and e.asks("recursive") is True)
 
     for entity, calls in grouped(rows, account, principal):
@@ -572,7 +578,8 @@ def aws_console_bruteforce_then_success(rows):
 # Windows that the pack's rules do not reach on the data: sequences, absence, other sources, all sources.
 
 
-@window_rule("cloudtrail", window=360, every=60, looks_at=lambda e: e.at("eventSource") == "secretsmanager.amazonaws.com")
+@window_rule("cloudtrail", window=360, every=60,
+             looks_at=lambda e: e.call("secretsmanager", "PutSecretValue", "GetSecretValue"))
 def outside_aws_written_then_read(rows):
     """A secret's value is written and read again within five minutes, by name."""
     for read in rows:
@@ -598,7 +605,8 @@ def k8s_secret_read_burst(rows):
              and not e.text("user", "username").startswith("system:node:")]
     for (user,), calls in grouped(reads, lambda e: e.at("user", "username")):
         spaces = {e.at("objectRef", "namespace") for e in calls} - {None}
-        if len({(e.text("objectRef", "namespace"), e.at("objectRef", "name")) for e in calls}) >= 10 or len(spaces) >= 3:
+        names = {(e.text("objectRef", "namespace"), e.at("objectRef", "name")) for e in calls}
+        if len(names) >= 10 or len(spaces) >= 3:
             yield "prod", user
 
 

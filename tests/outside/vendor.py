@@ -63,7 +63,8 @@ def files(folder):
 
 
 def micros(text):
-    match = isinstance(text, str) and re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)", text)
+    written = r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)"
+    match = isinstance(text, str) and re.fullmatch(written, text)
     if not match:
         return None
     seconds, fraction, zone = match.groups()
