@@ -66,8 +66,15 @@ pub fn lint_rule(rule: &Rule, schemas: &[Arc<TableSchema>]) -> Vec<Lint> {
     header(rule, &mut notes);
     // It was planned from this text, so that it parses.
     if let Ok(statements) = Parser::parse_sql(&PostgreSqlDialect {}, &rule.sql) {
-        let mut walk =
-            Walk { schemas, withs: Withs::default(), open: Vec::new(), scopes: Vec::new(), level: None, notes };
+        let mut walk = Walk {
+            schemas,
+            withs: Withs::default(),
+            open: Vec::new(),
+            scopes: Vec::new(),
+            level: None,
+            coalesced: 0,
+            notes,
+        };
         for statement in &statements {
             let Statement::Query(query) = statement else { continue };
             let _: ControlFlow<()> = query.visit(&mut walk);
@@ -119,6 +126,8 @@ struct Walk<'a> {
     open: Vec<usize>,
     scopes: Vec<Scope<'a>>,
     level: Option<level::Needed>,
+    /// How many `coalesce` the place is within.
+    coalesced: usize,
     notes: Notes<'a>,
 }
 
@@ -153,11 +162,19 @@ impl Visitor for Walk<'_> {
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
         compare::check(expr, &self.scopes, &mut self.notes);
-        if let Some(needed) = level::of(expr, &self.scopes)
+        let within = self.coalesced > 0;
+        self.coalesced += usize::from(level::alternatives(expr).is_some());
+        if !within
+            && let Some(needed) = level::of(expr, &self.scopes)
             && self.level.as_ref().is_none_or(|have| needed.level > have.level)
         {
             self.level = Some(needed);
         }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        self.coalesced -= usize::from(level::alternatives(expr).is_some());
         ControlFlow::Continue(())
     }
 }
