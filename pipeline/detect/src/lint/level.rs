@@ -113,10 +113,9 @@ fn text(expr: &Expr) -> Option<&str> {
 }
 
 /// Compares what is needed with what the header says.
-pub(super) fn declared(needed: Option<Needed>, notes: &mut Notes) {
+pub(super) fn declared(said: Option<&str>, needed: Option<Needed>, notes: &mut Notes) {
     let names = AuditLevel::ALL.map(AuditLevel::name);
-    let said = notes.rule.needs_level.clone();
-    let declared = said.as_deref().map(|name| (name, AuditLevel::of_name(name)));
+    let declared = said.map(|name| (name, AuditLevel::of_name(name)));
     if let Some((name, None)) = declared {
         let hint = match nearest(name, names) {
             Some(near) => format!("did you mean `{near}`?"),

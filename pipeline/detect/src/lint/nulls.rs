@@ -13,9 +13,9 @@ use super::{Notes, bare};
 /// Relation and column.
 type Name = (String, String);
 
-pub(super) fn check(select: &Select, scope: &Scope<'_>, notes: &mut Notes) {
+pub(super) fn check(select: &Select, scope: &Scope<'_>, names: &[String], notes: &mut Notes) {
     let conditions = conditions(select);
-    let mut guarded = entity(select, scope, notes);
+    let mut guarded = entity(select, scope, names);
     for condition in &conditions {
         mentioned(condition, scope, &mut guarded);
         required(condition, scope, &mut guarded);
@@ -47,14 +47,14 @@ fn on(join: &JoinOperator) -> Option<&Expr> {
 }
 
 /// Rows with a NULL in an entity column are no findings anyway.
-fn entity(select: &Select, scope: &Scope<'_>, notes: &Notes) -> BTreeSet<Name> {
+fn entity(select: &Select, scope: &Scope<'_>, names: &[String]) -> BTreeSet<Name> {
     let of = |item: &SelectItem| {
         let (expr, name) = match item {
             SelectItem::ExprWithAlias { expr, alias } => (expr, normal(alias)),
             SelectItem::UnnamedExpr(expr) => (expr, name_of(expr)?),
             _ => return None,
         };
-        notes.rule.entity.contains(&name).then(|| scope.column(expr).map(name_of_column)).flatten()
+        names.contains(&name).then(|| scope.column(expr).map(name_of_column)).flatten()
     };
     select.projection.iter().filter_map(of).collect()
 }
