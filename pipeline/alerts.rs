@@ -181,3 +181,41 @@ fn findings_csv(out: &mut impl Write, findings: &[StoredFinding]) -> Result<()> 
 fn cell(text: &str) -> String {
     format!("\"{}\"", text.replace('"', "\"\""))
 }
+
+#[cfg(test)]
+mod tests {
+    use event::Severity;
+
+    use super::*;
+
+    #[test]
+    fn what_is_unusual_about_an_incident_is_said_in_few_words() {
+        let plain = Incident {
+            id: "i".to_owned(),
+            rule: "r".to_owned(),
+            title: String::new(),
+            summary: String::new(),
+            severity: Severity::High,
+            origin: "live".to_owned(),
+            entity: Vec::new(),
+            episode: 1,
+            first: 0,
+            last: 0,
+            findings: 3,
+            opened: 0,
+            updated: 0,
+            flooded: false,
+            provisional: 0,
+            late: false,
+            quiet: None,
+            retracted: None,
+        };
+        let check = |incident: Incident, expected: &str| assert_eq!(marks_of_incident(&incident), expected);
+        check(plain.clone(), "");
+        check(Incident { provisional: 1, ..plain.clone() }, ", 1 provisional");
+        check(Incident { provisional: 3, late: true, ..plain.clone() }, ", provisional, late");
+        check(Incident { retracted: Some(0), ..plain.clone() }, ", retracted 1970-01-01T00:00:00Z");
+        check(Incident { quiet: Some("learning".to_owned()), ..plain.clone() }, ", learning");
+        check(Incident { flooded: true, ..plain }, ", held back by the cap");
+    }
+}

@@ -264,8 +264,7 @@ struct ProgressLine {
 
 impl ProgressLine {
     fn new(rules: usize) -> ProgressLine {
-        let terminal = std::io::stderr().is_terminal() && stdout().is_terminal();
-        let mut line = ProgressLine { shown: None, terminal };
+        let mut line = ProgressLine { shown: None, terminal: std::io::stderr().is_terminal() };
         line.show(|| format!("{rules} rules: counting rows"));
         line
     }

@@ -75,6 +75,7 @@ impl Page<'_> {
         if let Some(triage) = &rule.triage {
             entry(&mut page, "triage", triage.trim());
         }
+        entry(&mut page, "tests", &self.tests());
         entry(&mut page, "cost", &self.cost());
         page
     }
@@ -146,6 +147,15 @@ impl Page<'_> {
             false => sieve.conditions.iter().map(|c| shorten(c)).collect::<Vec<_>>().join("\nAND "),
         };
         entry(page, "  only", &only);
+    }
+
+    fn tests(&self) -> String {
+        let fires: Vec<bool> = rules::cases(self.config, &self.rule.id);
+        let misses = fires.iter().filter(|fires| !**fires).count();
+        match fires.len() {
+            0 => "none that can be read".to_owned(),
+            cases => format!("{cases} cases, {} fire and {misses} do not", cases - misses),
+        }
     }
 
     /// What the process at `listen` has counted for this rule.

@@ -39,6 +39,7 @@ impl Knowledge {
     pub fn load(config: &Config) -> Result<Knowledge> {
         let schemas = load_schemas(config)?;
         let rules = load_rules(config, &schemas)?;
+        rules.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         Ok(Knowledge { schemas, rules })
     }
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use anyhow::{Result, anyhow, bail};
 use detect::lint::{self, Grade, Lint};
 use detect::testing::TestFile;
-use detect::{Rule, RuleProblem, RuleSet};
+use detect::{Rule, RuleErrors, RuleProblem, RuleSet};
 
 use crate::cli;
 use crate::cli::Common;
@@ -57,20 +57,22 @@ impl Remarks {
             }
         };
         let tables = schemas.tables().len();
-        let rules = match load_rules(config, &schemas) {
-            Ok(rules) => rules,
-            Err(error) => {
-                self.mistakes.push(format!("{error:#}"));
-                return (tables, 0);
-            }
-        };
-        for lint in lint::lint(&rules) {
-            self.add(&lint);
-        }
         let tests = Tests::read(config);
         self.mistakes.extend(tests.problems.iter().map(ToString::to_string));
-        self.mistakes.extend(tests.missing(&rules).map(|problem| problem.to_string()));
-        (tables, rules.rules.len())
+        match load_rules(config, &schemas) {
+            Ok(rules) => {
+                lint::lint(&rules).iter().for_each(|lint| self.add(lint));
+                self.mistakes.extend(tests.missing(&rules).map(|problem| problem.to_string()));
+                (tables, rules.rules.len())
+            }
+            Err(error) => {
+                match error.downcast_ref::<RuleErrors>() {
+                    Some(errors) => self.mistakes.extend(errors.0.iter().map(ToString::to_string)),
+                    None => self.mistakes.push(format!("{error:#}")),
+                }
+                (tables, 0)
+            }
+        }
     }
 
     fn add(&mut self, lint: &Lint) {
@@ -128,6 +130,13 @@ impl Tests {
         };
         rules.rules.iter().filter(|rule| !self.named.contains(&rule.id)).map(move |rule| untested(rule))
     }
+}
+
+/// Whether each case of a rule's tests is to fire.
+pub(crate) fn cases(config: &Config, rule: &str) -> Vec<bool> {
+    let tests = Tests::read(config);
+    let of_rule = tests.files.iter().filter(|file| file.rule == rule);
+    of_rule.flat_map(|file| &file.cases).map(|case| case.expect.fires()).collect()
 }
 
 /// The rule that somebody typed, or what they may have meant.

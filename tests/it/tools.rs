@@ -90,6 +90,11 @@ fn check_tells_errors_from_warnings() {
     let wrong = EXEC.replace("WHERE ", "WHERE  verb = 'Create' AND");
     let expected = ["exec.sql:10: `verb` is never `Create`", "hint: did you mean `create`?", ": 1 mistake\n"];
     check(&[("exec.sql", &wrong), tests], false, 1, &expected);
+    // What cannot be loaded is told with the mistakes of the others.
+    let clash = EXEC.replace("WHERE ", "WHERE  response_code = 'no' AND");
+    let expected = ["exec.sql:10: `response_code` is a number", "near miss", ": 2 mistakes\n"];
+    let (fires, _) = EXEC_TEST.split_once("  - name: a log").unwrap();
+    check(&[("exec.sql", &clash), ("exec.test.yaml", fires)], false, 1, &expected);
     let silent = EXEC.replace("triage: Ask.\n", "");
     let expected = ["exec.sql:1: warning: the rule has no `triage`", "nothing is wrong, 1 warning\n"];
     check(&[("exec.sql", &silent), tests], false, 0, &expected);

@@ -159,7 +159,7 @@ impl<'a> Incidents<'a> {
              WHERE rule = ?1 AND origin = ?2 AND entity = ?3 AND last >= ?4 AND first <= ?5
                AND merged_into IS NULL AND closed IS NULL
                AND ((last >= ?6 AND first <= ?7)
-                    OR EXISTS (SELECT 1 FROM findings f WHERE f.incident = incidents.id AND f.standing <> ?8))
+                    OR EXISTS (SELECT 1 FROM findings f WHERE f.incident = incidents.id AND f.standing IN (?8, ?9)))
              ORDER BY seq",
         )?;
         let rows = query.query_map(
@@ -171,7 +171,8 @@ impl<'a> Incidents<'a> {
                 last.saturating_add(far),
                 first.saturating_sub(near),
                 last.saturating_add(near),
-                standing_id(Standing::Confirmed)
+                standing_id(Standing::Provisional),
+                standing_id(Standing::Retracted)
             ],
             |row| {
                 Ok(Touched {

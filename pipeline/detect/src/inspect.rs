@@ -1,7 +1,7 @@
 //! Looking at a rule from outside: what it takes from which table, how its evidence is found, and what it says at one
 //! boundary. For people; nothing here decides anything.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use datafusion::catalog::TableProvider;
@@ -186,11 +186,11 @@ async fn providers(
     stored: &SessionContext,
     rule: &Rule,
 ) -> Result<HashMap<String, Arc<dyn TableProvider>>, DetectError> {
-    let mut providers = BTreeMap::new();
+    let mut providers: HashMap<String, Arc<dyn TableProvider>> = HashMap::new();
     for relation in &rule.relations {
         providers.insert(relation.name.clone(), stored.table_provider(relation.name.as_str()).await?);
     }
-    Ok(providers.into_iter().collect())
+    Ok(providers)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use crate::derive::{EVIDENCE_COLUMN, EvidenceSource, derive};
 use crate::error::RuleProblem;
 use crate::header::{self, Header};
 use crate::ident::Identity;
+use crate::lint;
 use crate::memory::{self, StateTable};
 use crate::oracle;
 use crate::plan::{self, empty_tables, named_relations, scanned_tables, used_relations};
@@ -68,7 +69,7 @@ impl Bench {
         let plan = match query::plan_rule(&self.tables, text).await {
             Ok(plan) => Some(plan),
             Err(error) => {
-                found.push(from_query(path, error));
+                found.extend(self.explained(path, text, error));
                 None
             }
         };
@@ -79,7 +80,7 @@ impl Bench {
             (Some(header), Some(plan)) if found.is_empty() => match self.build(path, text, header, &plan).await {
                 Ok(rule) => Some(rule),
                 Err(error) => {
-                    found.push(from_query(path, error));
+                    found.extend(self.explained(path, text, error));
                     None
                 }
             },
@@ -87,6 +88,13 @@ impl Bench {
         };
         problems.append(&mut found);
         rule
+    }
+
+    /// What the planner says without a place is told by the lints, where they see why.
+    fn explained(&self, path: &Path, text: &str, error: QueryError) -> Vec<RuleProblem> {
+        let problem = from_query(path, error);
+        let mistakes = if problem.line == 0 { lint::mistakes(path, text, &self.schemas) } else { Vec::new() };
+        if mistakes.is_empty() { vec![problem] } else { mistakes }
     }
 
     async fn build(&self, path: &Path, text: &str, header: Header, plan: &LogicalPlan) -> Result<Rule, QueryError> {

@@ -111,7 +111,9 @@ fn a_finding_only_ever_settles() {
     use Standing::{Confirmed, Provisional, Retracted};
     let check = |words: &[Finding], expected: Option<(Standing, i64, bool)>| {
         let mut desk = Desk::new();
-        words.iter().for_each(|word| drop(desk.record(std::slice::from_ref(word), &Frontier::default())));
+        for word in words {
+            desk.record(std::slice::from_ref(word), &Frontier::default());
+        }
         let got = desk.findings().first().map(|f| (f.standing, f.time.last(), f.late));
         assert_eq!(got, expected, "one by one");
         let mut desk = Desk::new();
@@ -163,12 +165,11 @@ fn what_takes_a_retracted_findings_place_joins_its_incident() {
             let mut desk = Desk::new();
             desk.record(&[provisional(100, 100)], &up_to(99));
             let words = [retracted(100, 100), confirmed(first, first)];
-            match one_transaction {
-                true => drop(desk.record(&words, &up_to(first.max(100)))),
-                false => {
-                    desk.record(&words[..1], &up_to(100));
-                    desk.record(&words[1..], &up_to(first.max(100)));
-                }
+            if one_transaction {
+                desk.record(&words, &up_to(first.max(100)));
+            } else {
+                desk.record(&words[..1], &up_to(100));
+                desk.record(&words[1..], &up_to(first.max(100)));
             }
             let after = desk.record(&[], &up_to(10_000));
             assert_eq!(after, Recorded::default(), "first {first}");

@@ -66,14 +66,15 @@ fn literal(expr: &Expr) -> Option<Literal<'_>> {
 
 fn check_type(known: &Known, literal: &Literal, notes: &mut Notes) {
     let (name, text) = (&known.column.name, literal.text);
-    let clash = |what: &str| format!("`{name}` is {what}, and `{text}` is not");
     match known.column.kind {
         ColumnType::Int64 if !literal.is_number && text.trim().parse::<f64>().is_err() => {
-            notes.error(literal.line, clash("a number"), "compare it with a number, or another column with the text");
+            let message = format!("`{name}` is a number, and `{text}` is none");
+            notes.error(literal.line, message, "compare it with a number, or another column with the text");
         }
-        ColumnType::Bool if !is_truth(literal) => {
+        // Not even `'true'`: SQL has no way to compare the two.
+        ColumnType::Bool => {
             let hint = format!("write `{name}` or `NOT {name}`; `IS NOT TRUE` counts NULL in");
-            notes.error(literal.line, clash("true or false"), hint);
+            notes.error(literal.line, format!("`{name}` is true or false, and `{text}` is neither"), hint);
         }
         ColumnType::String if literal.is_number => {
             let message = format!("`{name}` is text, and {text} is a number");
@@ -81,11 +82,6 @@ fn check_type(known: &Known, literal: &Literal, notes: &mut Notes) {
         }
         _ => {}
     }
-}
-
-fn is_truth(literal: &Literal) -> bool {
-    let text = literal.text.trim().to_lowercase();
-    ["true", "false", "t", "f", "yes", "no", "y", "n", "on", "off", "1", "0"].contains(&text.as_str())
 }
 
 fn check_value(known: &Known, literal: &Literal, notes: &mut Notes) {

@@ -1,8 +1,10 @@
 //! What a rule reads that a Kubernetes API server records only at a higher audit level: below it the rule is blind, and
 //! whoever runs it should be told by its header.
 
+use std::ops::ControlFlow;
+
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Spanned, Value,
+    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Spanned, Value, visit_expressions,
 };
 use event::{AuditLevel, column};
 use query::nearest;
@@ -15,13 +17,18 @@ const BODIES: [(&str, AuditLevel); 2] =
     [("requestObject", AuditLevel::Request), ("responseObject", AuditLevel::RequestResponse)];
 
 /// The highest level that something in the rule needs, and what that is.
+#[derive(Clone)]
 pub(super) struct Needed {
     pub level: AuditLevel,
     what: String,
     line: u64,
 }
 
+/// What the expression itself needs, not what is within it.
 pub(super) fn of(expr: &Expr, scopes: &[Scope<'_>]) -> Option<Needed> {
+    if let Some(args) = alternatives(expr) {
+        return least(&args, scopes);
+    }
     let line = expr.span().start.line;
     if let Some(known) = resolve(expr, scopes) {
         return Some(Needed { level: known.column.level?, what: known.column.name.clone(), line });
@@ -29,6 +36,44 @@ pub(super) fn of(expr: &Expr, scopes: &[Scope<'_>]) -> Option<Needed> {
     let body = body_of(expr, scopes)?;
     let (name, level) = BODIES.into_iter().find(|(name, _)| *name == body)?;
     Some(Needed { level, what: name.to_owned(), line })
+}
+
+/// The arguments of `coalesce`: with one of them the rule has what it needs. Whoever walks on must not look into them.
+pub(super) fn alternatives(expr: &Expr) -> Option<Vec<&Expr>> {
+    match expr {
+        Expr::Function(Function { name, args: FunctionArguments::List(list), .. })
+            if name.to_string().eq_ignore_ascii_case("coalesce") =>
+        {
+            Some(list.args.iter().filter_map(unnamed).collect())
+        }
+        _ => None,
+    }
+}
+
+/// The least of what the alternatives need; nothing if one of them needs nothing.
+fn least(alternatives: &[&Expr], scopes: &[Scope<'_>]) -> Option<Needed> {
+    let mut least: Option<Needed> = None;
+    for alternative in alternatives {
+        let needed = most(alternative, scopes)?;
+        if least.as_ref().is_none_or(|have| needed.level < have.level) {
+            least = Some(needed);
+        }
+    }
+    least
+}
+
+/// The most that anything within the expression needs.
+fn most(expr: &Expr, scopes: &[Scope<'_>]) -> Option<Needed> {
+    let mut found: Option<Needed> = None;
+    let _: ControlFlow<()> = visit_expressions(expr, |part| {
+        if let Some(needed) = of(part, scopes)
+            && found.as_ref().is_none_or(|have| needed.level > have.level)
+        {
+            found = Some(needed);
+        }
+        ControlFlow::Continue(())
+    });
+    found
 }
 
 /// The first step into `raw`, by an operator or a function.
@@ -68,10 +113,9 @@ fn text(expr: &Expr) -> Option<&str> {
 }
 
 /// Compares what is needed with what the header says.
-pub(super) fn declared(needed: Option<Needed>, notes: &mut Notes) {
+pub(super) fn declared(said: Option<&str>, needed: Option<Needed>, notes: &mut Notes) {
     let names = AuditLevel::ALL.map(AuditLevel::name);
-    let said = notes.rule.needs_level.clone();
-    let declared = said.as_deref().map(|name| (name, AuditLevel::of_name(name)));
+    let declared = said.map(|name| (name, AuditLevel::of_name(name)));
     if let Some((name, None)) = declared {
         let hint = match nearest(name, names) {
             Some(near) => format!("did you mean `{near}`?"),

@@ -15,6 +15,7 @@ mod tests;
 
 use std::fmt;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
 
 use datafusion::sql::sqlparser::ast::{Expr, Query, Select, Statement, Visit, Visitor};
@@ -23,7 +24,7 @@ use datafusion::sql::sqlparser::parser::Parser;
 use event::TableSchema;
 
 use crate::error::RuleProblem;
-use crate::rule::Rule;
+use crate::rule::{Rule, Window};
 use crate::ruleset::RuleSet;
 use scope::{Scope, Withs};
 
@@ -62,23 +63,33 @@ pub fn lint(rules: &RuleSet) -> Vec<Lint> {
 
 /// One rule, by line.
 pub fn lint_rule(rule: &Rule, schemas: &[Arc<TableSchema>]) -> Vec<Lint> {
-    let mut notes = Notes { rule, lints: Vec::new() };
+    let mut notes = Notes { path: &rule.path, lints: Vec::new() };
     header(rule, &mut notes);
-    // It was planned from this text, so that it parses.
-    if let Ok(statements) = Parser::parse_sql(&PostgreSqlDialect {}, &rule.sql) {
-        let mut walk =
-            Walk { schemas, withs: Withs::default(), open: Vec::new(), scopes: Vec::new(), level: None, notes };
-        for statement in &statements {
-            let Statement::Query(query) = statement else { continue };
-            let _: ControlFlow<()> = query.visit(&mut walk);
-        }
-        level::declared(walk.level, &mut walk.notes);
-        notes = walk.notes;
+    let said = Said { entity: &rule.entity, window: rule.window };
+    let needed = walk(&rule.sql, said, schemas, &mut notes);
+    level::declared(rule.needs_level.as_deref(), needed, &mut notes);
+    notes.sorted()
+}
+
+/// What of a rule that cannot be planned a lint can tell better than the planner: with line and hint.
+pub(crate) fn mistakes(path: &Path, sql: &str, schemas: &[Arc<TableSchema>]) -> Vec<RuleProblem> {
+    let mut notes = Notes { path, lints: Vec::new() };
+    walk(sql, Said { entity: &[], window: None }, schemas, &mut notes);
+    let errors = notes.sorted().into_iter().filter(|lint| lint.grade == Grade::Error);
+    errors.map(|lint| lint.problem).collect()
+}
+
+/// Looks at the whole statement; gives the highest audit level that something in it needs.
+fn walk(sql: &str, said: Said, schemas: &[Arc<TableSchema>], notes: &mut Notes) -> Option<level::Needed> {
+    // What does not parse has been reported by others.
+    let statements = Parser::parse_sql(&PostgreSqlDialect {}, sql).unwrap_or_default();
+    let (withs, scopes) = (Withs::default(), Vec::new());
+    let mut walk = Walk { said, schemas, withs, open: Vec::new(), scopes, level: None, coalesced: 0, notes };
+    for statement in &statements {
+        let Statement::Query(query) = statement else { continue };
+        let _: ControlFlow<()> = query.visit(&mut walk);
     }
-    let mut lints = notes.lints;
-    lints.sort_by_key(|lint| (lint.problem.line, lint.grade));
-    lints.dedup();
-    lints
+    walk.level
 }
 
 fn header(rule: &Rule, notes: &mut Notes) {
@@ -90,9 +101,16 @@ fn header(rule: &Rule, notes: &mut Notes) {
     }
 }
 
+/// What the header says that matters to the statement.
+#[derive(Clone, Copy)]
+struct Said<'a> {
+    entity: &'a [String],
+    window: Option<Window>,
+}
+
 /// Where lints are written to.
 struct Notes<'a> {
-    rule: &'a Rule,
+    path: &'a Path,
     lints: Vec<Lint>,
 }
 
@@ -106,23 +124,33 @@ impl Notes<'_> {
     }
 
     fn note(&mut self, grade: Grade, line: u64, message: String, hint: String) {
-        let problem = RuleProblem { path: self.rule.path.clone(), line, message, hint: Some(hint) };
+        let problem = RuleProblem { path: self.path.to_owned(), line, message, hint: Some(hint) };
         self.lints.push(Lint { grade, problem });
+    }
+
+    /// By line, errors first, each once.
+    fn sorted(mut self) -> Vec<Lint> {
+        self.lints.sort_by_key(|lint| (lint.problem.line, lint.grade));
+        self.lints.dedup();
+        self.lints
     }
 }
 
 /// Goes through the statement with the names that are known at each place.
-struct Walk<'a> {
+struct Walk<'a, 'n, 'p> {
+    said: Said<'a>,
     schemas: &'a [Arc<TableSchema>],
     withs: Withs<'a>,
     /// How many names of WITH were known before each query that is open.
     open: Vec<usize>,
     scopes: Vec<Scope<'a>>,
     level: Option<level::Needed>,
-    notes: Notes<'a>,
+    /// How many `coalesce` the place is within.
+    coalesced: usize,
+    notes: &'n mut Notes<'p>,
 }
 
-impl Visitor for Walk<'_> {
+impl Visitor for Walk<'_, '_, '_> {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
@@ -138,9 +166,9 @@ impl Visitor for Walk<'_> {
 
     fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
         let scope = Scope::of(select, &self.withs, self.schemas);
-        nulls::check(select, &scope, &mut self.notes);
-        if let Some(window) = self.notes.rule.window {
-            reach::join(select, &scope, window, &mut self.notes);
+        nulls::check(select, &scope, self.said.entity, self.notes);
+        if let Some(window) = self.said.window {
+            reach::join(select, &scope, window, self.notes);
         }
         self.scopes.push(scope);
         ControlFlow::Continue(())
@@ -152,12 +180,20 @@ impl Visitor for Walk<'_> {
     }
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-        compare::check(expr, &self.scopes, &mut self.notes);
-        if let Some(needed) = level::of(expr, &self.scopes)
+        compare::check(expr, &self.scopes, self.notes);
+        let within = self.coalesced > 0;
+        self.coalesced += usize::from(level::alternatives(expr).is_some());
+        if !within
+            && let Some(needed) = level::of(expr, &self.scopes)
             && self.level.as_ref().is_none_or(|have| needed.level > have.level)
         {
             self.level = Some(needed);
         }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        self.coalesced -= usize::from(level::alternatives(expr).is_some());
         ControlFlow::Continue(())
     }
 }

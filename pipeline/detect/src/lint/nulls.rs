@@ -13,11 +13,12 @@ use super::{Notes, bare};
 /// Relation and column.
 type Name = (String, String);
 
-pub(super) fn check(select: &Select, scope: &Scope<'_>, notes: &mut Notes) {
+pub(super) fn check(select: &Select, scope: &Scope<'_>, names: &[String], notes: &mut Notes) {
     let conditions = conditions(select);
-    let mut guarded = entity(select, scope, notes);
+    let mut guarded = entity(select, scope, names);
     for condition in &conditions {
-        guards(condition, scope, &mut guarded);
+        mentioned(condition, scope, &mut guarded);
+        required(condition, scope, &mut guarded);
     }
     for condition in conditions {
         look(condition, scope, &guarded, notes);
@@ -46,14 +47,14 @@ fn on(join: &JoinOperator) -> Option<&Expr> {
 }
 
 /// Rows with a NULL in an entity column are no findings anyway.
-fn entity(select: &Select, scope: &Scope<'_>, notes: &Notes) -> BTreeSet<Name> {
+fn entity(select: &Select, scope: &Scope<'_>, names: &[String]) -> BTreeSet<Name> {
     let of = |item: &SelectItem| {
         let (expr, name) = match item {
             SelectItem::ExprWithAlias { expr, alias } => (expr, normal(alias)),
             SelectItem::UnnamedExpr(expr) => (expr, name_of(expr)?),
             _ => return None,
         };
-        notes.rule.entity.contains(&name).then(|| scope.column(expr).map(name_of_column)).flatten()
+        names.contains(&name).then(|| scope.column(expr).map(name_of_column)).flatten()
     };
     select.projection.iter().filter_map(of).collect()
 }
@@ -62,8 +63,8 @@ fn name_of_column(known: Known<'_>) -> Name {
     (known.relation, known.column.name.clone())
 }
 
-/// Columns of which the author has thought: asked for NULL somewhere, or required to be something by every row.
-fn guards(condition: &Expr, scope: &Scope<'_>, guarded: &mut BTreeSet<Name>) {
+/// Columns of which the author has thought: somewhere it is asked whether they are NULL.
+fn mentioned(condition: &Expr, scope: &Scope<'_>, guarded: &mut BTreeSet<Name>) {
     let mut all = Vec::new();
     parts(condition, &mut all);
     for part in all {
@@ -71,6 +72,10 @@ fn guards(condition: &Expr, scope: &Scope<'_>, guarded: &mut BTreeSet<Name>) {
             guarded.extend(scope.column(of).map(name_of_column));
         }
     }
+}
+
+/// Columns that every row which passes the condition has.
+fn required(condition: &Expr, scope: &Scope<'_>, guarded: &mut BTreeSet<Name>) {
     for required in conjuncts(condition) {
         let columns = match required {
             Expr::BinaryOp { left, op, right } if is_positive(op) => vec![left, right],
@@ -115,34 +120,46 @@ fn parts<'e>(expr: &'e Expr, into: &mut Vec<&'e Expr>) {
     }
 }
 
+/// Goes down to the comparisons; what one side of an OR requires counts on that side.
 fn look(condition: &Expr, scope: &Scope<'_>, guarded: &BTreeSet<Name>, notes: &mut Notes) {
-    let mut all = Vec::new();
-    parts(condition, &mut all);
-    for part in all {
-        let (subject, what) = match part {
-            Expr::BinaryOp { left, op: BinaryOperator::NotEq, right } => match scope.column(left) {
-                Some(_) => (left, "<>"),
-                None => (right, "<>"),
-            },
-            Expr::InList { expr, negated: true, .. } => (expr, "NOT IN"),
-            Expr::Like { expr, negated: true, .. } => (expr, "NOT LIKE"),
-            Expr::ILike { expr, negated: true, .. } => (expr, "NOT ILIKE"),
-            Expr::UnaryOp { op: UnaryOperator::Not, expr } => match bare(expr) {
-                Expr::BinaryOp { left, op, .. } if is_positive(op) => (left, "NOT"),
-                Expr::InList { expr, .. } | Expr::Like { expr, .. } | Expr::ILike { expr, .. } => (expr, "NOT"),
-                _ => continue,
-            },
-            _ => continue,
-        };
-        let Some(known) = scope.column(subject) else { continue };
-        if !can_be_null(&known) || guarded.contains(&name_of_column(known.clone())) {
-            continue;
+    for part in conjuncts(condition) {
+        match part {
+            Expr::BinaryOp { left, op: BinaryOperator::Or, right } => {
+                for side in [left, right] {
+                    let mut guarded = guarded.clone();
+                    required(side, scope, &mut guarded);
+                    look(side, scope, &guarded, notes);
+                }
+            }
+            other => comparison(other, scope, guarded, notes),
         }
-        let name = &known.column.name;
-        let message = format!("`{what}` leaves out the rows in which `{name}` is NULL");
-        let hint = format!("write `coalesce({name}, '')` or `{name} IS DISTINCT FROM …`; or say `{name} IS NOT NULL`");
-        notes.warn(subject.span().start.line, message, hint);
     }
+}
+
+fn comparison(part: &Expr, scope: &Scope<'_>, guarded: &BTreeSet<Name>, notes: &mut Notes) {
+    let (subject, what) = match part {
+        Expr::BinaryOp { left, op: BinaryOperator::NotEq, right } => match scope.column(left) {
+            Some(_) => (left, "<>"),
+            None => (right, "<>"),
+        },
+        Expr::InList { expr, negated: true, .. } => (expr, "NOT IN"),
+        Expr::Like { expr, negated: true, .. } => (expr, "NOT LIKE"),
+        Expr::ILike { expr, negated: true, .. } => (expr, "NOT ILIKE"),
+        Expr::UnaryOp { op: UnaryOperator::Not, expr } => match bare(expr) {
+            Expr::BinaryOp { left, op, .. } if is_positive(op) => (left, "NOT"),
+            Expr::InList { expr, .. } | Expr::Like { expr, .. } | Expr::ILike { expr, .. } => (expr, "NOT"),
+            _ => return,
+        },
+        _ => return,
+    };
+    let Some(known) = scope.column(subject) else { return };
+    if !can_be_null(&known) || guarded.contains(&name_of_column(known.clone())) {
+        return;
+    }
+    let name = &known.column.name;
+    let message = format!("`{what}` leaves out the rows in which `{name}` is NULL");
+    let hint = format!("write `coalesce({name}, '')` or `{name} IS DISTINCT FROM …`; or say `{name} IS NOT NULL`");
+    notes.warn(subject.span().start.line, message, hint);
 }
 
 /// Every column of a source may be null but for those whose description promises otherwise.

@@ -3,11 +3,15 @@
 //! Boundaries lie `every` apart, so that rows up to `window - every` apart are in one window wherever they fall; those
 //! further apart only by luck.
 
-use datafusion::sql::sqlparser::ast::{BinaryOperator, DateTimeField, Expr, Interval, Select, Spanned, Value};
+use std::collections::BTreeSet;
+
+use datafusion::sql::sqlparser::ast::{
+    BinaryOperator, DateTimeField, Expr, Interval, JoinOperator, Select, Spanned, Value,
+};
 use event::column;
 
 use super::nulls::{conditions, conjuncts};
-use super::scope::Scope;
+use super::scope::{Scope, alias_of};
 use super::{Notes, bare};
 use crate::rule::Window;
 use crate::span::format_span;
@@ -46,7 +50,7 @@ pub(super) fn join(select: &Select, scope: &Scope<'_>, window: Window, notes: &m
     for condition in conditions(select) {
         conjuncts(condition).into_iter().for_each(|c| bounds_of(c, scope, &mut bounds));
     }
-    let Some((span_us, line)) = widest(&bounds) else { return };
+    let Some((span_us, line)) = widest(&bounds, &optional(select)) else { return };
     let Window { window_us, every_us } = window;
     if span_us + every_us <= window_us {
         return;
@@ -67,9 +71,16 @@ fn format_span_or_zero(us: i64) -> String {
     if us == 0 { "0s".to_owned() } else { format_span(us) }
 }
 
+/// What is joined by LEFT JOIN need not be there; two such never need to be there together.
+fn optional(select: &Select) -> BTreeSet<String> {
+    let joins = select.from.iter().flat_map(|from| &from.joins);
+    let left = joins.filter(|j| matches!(j.join_operator, JoinOperator::Left(_) | JoinOperator::LeftOuter(_)));
+    left.filter_map(|join| alias_of(&join.relation)).collect()
+}
+
 /// The largest distance that two rows of a result can have, among those that are bounded, by the shortest way
 /// through the bounds.
-fn widest(bounds: &[Bound]) -> Option<(i64, u64)> {
+fn widest(bounds: &[Bound], optional: &BTreeSet<String>) -> Option<(i64, u64)> {
     let mut names: Vec<&str> = bounds.iter().flat_map(|b| [b.after.as_str(), b.before.as_str()]).collect();
     names.sort_unstable();
     names.dedup();
@@ -90,9 +101,12 @@ fn widest(bounds: &[Bound]) -> Option<(i64, u64)> {
             }
         }
     }
-    let pairs = (0..count).flat_map(|from| (0..count).map(move |to| (from, to))).filter(|(from, to)| from != to);
+    let together =
+        |(from, to): &(usize, usize)| from != to && !(optional.contains(names[*from]) && optional.contains(names[*to]));
+    let pairs = (0..count).flat_map(|from| (0..count).map(move |to| (from, to))).filter(together);
     let span_us = pairs.filter_map(|(from, to)| distance[from][to]).max().filter(|us| *us > 0)?;
-    let line = bounds.iter().max_by_key(|b| b.span_us).map_or(0, |b| b.line);
+    // The first of the widest.
+    let line = bounds.iter().rev().max_by_key(|b| b.span_us).map_or(0, |b| b.line);
     Some((span_us, line))
 }
 

@@ -195,6 +195,17 @@ fn last_name(name: &ObjectName) -> String {
     name.0.last().and_then(|part| part.as_ident()).map(normal).unwrap_or_default()
 }
 
+/// The name by which the statement speaks of something in FROM.
+pub(super) fn alias_of(factor: &TableFactor) -> Option<String> {
+    match factor {
+        TableFactor::Table { alias: Some(alias), .. } | TableFactor::Derived { alias: Some(alias), .. } => {
+            Some(normal(&alias.name))
+        }
+        TableFactor::Table { name, .. } => Some(last_name(name)),
+        _ => None,
+    }
+}
+
 /// The name an expression has in the output when it is given none.
 pub(super) fn name_of(expr: &Expr) -> Option<String> {
     match expr {

@@ -43,6 +43,17 @@ async fn columns_named_in_the_header_are_selected() {
 }
 
 #[tokio::test]
+async fn types_that_clash_point_into_the_file() {
+    let of = |condition: &str| rule_text("cluster", "", &format!("SELECT cluster FROM kubernetes\nWHERE {condition}"));
+    check(&of("response_code = 'Forbidden'"), &["d/rule.sql:9: `response_code` is a number, and `Forbidden` is none"])
+        .await;
+    let expected =
+        ["d/rule.sql:9: `pod_privileged` is true or false, and `yes` is neither", "hint: write `pod_privile"];
+    check(&of("pod_privileged = 'yes'"), &expected).await;
+    check(&of("pod_privileged = 1"), &["d/rule.sql:9: `pod_privileged` is true or false, and `1` is neither"]).await;
+}
+
+#[tokio::test]
 async fn mistakes_in_sql_point_into_the_file() {
     check(
         &rule_text("cluster", "", "SELECT cluster\nFROM kubernetes\nWHERE vreb = 'get' AND verbs = 1"),

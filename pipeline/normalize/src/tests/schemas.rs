@@ -1,6 +1,6 @@
 //! The built-in schemas are what rules expect; wrong ones are reported completely, with place and hint.
 
-use event::{ColumnType, tables};
+use event::{AuditLevel, ColumnType, tables};
 
 use crate::Schemas;
 use crate::pod_feature::PodFeature;
@@ -79,6 +79,10 @@ fn the_built_in_tables_have_types_and_a_hash() {
     assert_eq!(kind("request_received_time"), ColumnType::Timestamp);
     assert!(kubernetes.column("cluster").unwrap().nullable && !kubernetes.column("time").unwrap().nullable);
     assert!(kubernetes.column("status").unwrap().common && !kubernetes.column("verb").unwrap().common);
+    assert_eq!(kubernetes.column("status").unwrap().values, ["Success", "Failure"]);
+    assert_eq!(kubernetes.column("authorization_decision").unwrap().values, ["allow", "forbid"]);
+    assert_eq!(kubernetes.column("pod_privileged").unwrap().level, Some(AuditLevel::Request));
+    assert_eq!(kubernetes.column("stage").unwrap().level, None);
     assert_eq!(schemas.hash(), Schemas::builtin().hash());
 }
 
@@ -140,6 +144,24 @@ fn all_mistakes_are_reported_at_once_with_place_and_hint() {
 }
 
 #[test]
+fn values_and_levels_are_checked() {
+    check(
+        &[
+            ("kubernetes.yaml", "values: [allow, forbid]", "values: allow"),
+            ("kubernetes.yaml", "values: [user, namespace, runtimeClass]", "values: [user, user]"),
+            ("kubernetes.yaml", "level: Request\n", "level: Requests # x\n"),
+            ("kubernetes.yaml", "    pod: host_pid\n", "    pod: host_pid\n    values: [mine, host]\n"),
+        ],
+        &[
+            "kubernetes.yaml@values: allow:: `values` should be a list of texts",
+            "kubernetes.yaml@values: [user, user]:: `user` stands twice in `values`",
+            "kubernetes.yaml@level: Requests # x:: unknown audit level `Requests`\nhint: did you mean `Request`?",
+            "kubernetes.yaml@  pod_host_pid:: column `pod_host_pid`: `values` are of text",
+        ],
+    );
+}
+
+#[test]
 fn transforms_and_pods_must_fit_their_columns() {
     check(
         &[
@@ -191,7 +213,7 @@ fn columns_are_declared_once() {
             ("cloudtrail.yaml", "  event_source:", "  status: # again"),
         ],
         &[
-            "falco.yaml@  proc_name: # again:: duplicate column `proc_name`\nhint: the first one is at line 92",
+            "falco.yaml@  proc_name: # again:: duplicate column `proc_name`\nhint: the first one is at line 94",
             "cloudtrail.yaml@  status: # again:: duplicate column `status`\nhint: events.yaml declares it; fill it under `common`, or choose another name",
         ],
     );
