@@ -5,11 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::DFSchema;
 use datafusion::error::Result;
+use datafusion::execution::SessionState;
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::expr_rewriter::unnormalize_col;
 use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
+use datafusion::physical_expr::PhysicalExpr;
 use event::{TableSchema, column};
 use query::{QueryError, batch_table};
 
@@ -18,6 +23,17 @@ use crate::rule::Relation;
 
 /// Columns that windows are cut by.
 pub const WINDOW_COLUMNS: [&str; 3] = [column::TIME, column::SOURCE_WATERMARK, column::ORIGIN];
+
+/// A physical expression of one that no optimizer has seen: some functions (coalesce) exist only until they are simplified.
+pub fn physical(state: &SessionState, expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
+    let context = SimplifyContext::builder()
+        .with_schema(Arc::new(schema.clone()))
+        .with_config_options(state.config_options().clone())
+        .build();
+    let simplifier = ExprSimplifier::new(context);
+    let simple = simplifier.simplify(simplifier.coerce(expr.clone(), schema)?)?;
+    state.create_physical_expr(simple, schema)
+}
 
 /// A session in which every stored table is empty.
 pub fn empty_tables(base: &SessionContext, schemas: &[Arc<TableSchema>]) -> Result<SessionContext, QueryError> {

@@ -331,7 +331,7 @@ async fn build(
         joins.push(compiled);
         schema = after;
     }
-    let physical = |e: &Expr| state.create_physical_expr(e.clone(), &schema);
+    let physical = |e: &Expr| crate::plan::physical(&state, e, &schema);
     Ok(Remembering {
         sieve,
         events: codec(events_schema.clone())?,
@@ -471,8 +471,8 @@ fn compile_join(
     }
     let compiled = StateJoin {
         state: state.clone(),
-        keys: keys.into_iter().map(|e| session.create_physical_expr(e, &before)).collect::<Result<Vec<_>>>()?,
-        also: conjunction(also).map(|e| session.create_physical_expr(e, &after)).transpose()?,
+        keys: keys.iter().map(|e| crate::plan::physical(session, e, &before)).collect::<Result<Vec<_>>>()?,
+        also: conjunction(also).map(|e| crate::plan::physical(session, &e, &after)).transpose()?,
         outer: join.join_type == JoinType::Left,
     };
     Ok((compiled, after))
