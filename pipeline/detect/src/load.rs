@@ -263,7 +263,12 @@ impl Bench {
         for name in named_relations(&self.tables, text).map_err(QueryError::run)? {
             let used = relations.iter().find(|r| r.name == name).cloned();
             let none = || plan::WINDOW_COLUMNS.map(str::to_owned).to_vec();
-            named.push(used.unwrap_or_else(|| Relation { name: name.clone(), columns: none(), sieve: None }));
+            named.push(used.unwrap_or_else(|| Relation {
+                name: name.clone(),
+                columns: none(),
+                sieve: None,
+                required: false,
+            }));
         }
         Ok(named)
     }

@@ -4,15 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::DFSchema;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
 use datafusion::execution::SessionState;
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::expr_rewriter::unnormalize_col;
-use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::simplify::SimplifyContext;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::{Expr, JoinType, LogicalPlan};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::PhysicalExpr;
 use event::{TableSchema, column};
@@ -89,7 +89,8 @@ pub fn used_relations(plan: &LogicalPlan) -> Result<Vec<Relation>> {
         }
         Ok(TreeNodeRecursion::Continue)
     })?;
-    Ok(used.into_iter().map(|(name, used)| used.relation(name)).collect())
+    let required = required_relations(plan);
+    Ok(used.into_iter().map(|(name, used)| used.relation(name, &required)).collect())
 }
 
 #[derive(Default)]
@@ -101,12 +102,45 @@ struct Used {
 }
 
 impl Used {
-    fn relation(self, name: String) -> Relation {
+    fn relation(self, name: String, required: &BTreeSet<String>) -> Relation {
         let sieve = match self.conditions.len() == self.scans {
             true => self.conditions.into_iter().reduce(if fault::is(Fault::SieveOfAll) { Expr::and } else { Expr::or }),
             false => None,
         };
-        Relation { name, columns: self.columns.into_iter().collect(), sieve }
+        let required = required.contains(&name);
+        Relation { name, columns: self.columns.into_iter().collect(), sieve, required }
+    }
+}
+
+/// The relations without any row of which a plan returns none.
+pub fn required_relations(plan: &LogicalPlan) -> BTreeSet<String> {
+    match plan {
+        LogicalPlan::TableScan(scan) => BTreeSet::from([scan.table_name.table().to_owned()]),
+        LogicalPlan::Join(join) => {
+            let (left, right) = (required_relations(&join.left), required_relations(&join.right));
+            match join.join_type {
+                JoinType::Inner | JoinType::LeftSemi | JoinType::RightSemi => left.union(&right).cloned().collect(),
+                JoinType::Left | JoinType::LeftAnti => left,
+                JoinType::Right | JoinType::RightAnti => right,
+                _ => BTreeSet::new(),
+            }
+        }
+        LogicalPlan::Union(union) => {
+            let all = union.inputs.iter().map(|input| required_relations(input));
+            all.reduce(|a, b| a.intersection(&b).cloned().collect()).unwrap_or_default()
+        }
+        // Without groups there is a row even of nothing.
+        LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.is_empty() => BTreeSet::new(),
+        LogicalPlan::Aggregate(_)
+        | LogicalPlan::Projection(_)
+        | LogicalPlan::Filter(_)
+        | LogicalPlan::SubqueryAlias(_)
+        | LogicalPlan::Distinct(_)
+        | LogicalPlan::Sort(_)
+        | LogicalPlan::Limit(_)
+        | LogicalPlan::Window(_)
+        | LogicalPlan::Unnest(_) => plan.inputs().first().map_or_else(BTreeSet::new, |input| required_relations(input)),
+        _ => BTreeSet::new(),
     }
 }
 

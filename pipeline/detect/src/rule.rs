@@ -96,6 +96,8 @@ pub(crate) struct Relation {
     pub columns: Vec<String>,
     /// Rows that do not fulfil it cannot matter. `None`: any can.
     pub sieve: Option<Expr>,
+    /// Without a row of it the rule finds nothing.
+    pub required: bool,
 }
 
 impl Relation {

@@ -441,7 +441,10 @@ async fn case(rules: &RuleSet, seed: u64, told: &mut BTreeMap<Standing2, usize>)
             let read = flaky(&mut random, &store, works);
             let mut pending = true;
             while pending && !crash {
-                let output = engine.on_commit(&committed, &Offsets::default(), &read).await.expect("failures are the rules' own");
+                let output = engine
+                    .on_commit(&committed, &Offsets::default(), &read)
+                    .await
+                    .expect("failures are the rules' own");
                 pending = output.pending;
                 match random.one_in(crash_one_in) {
                     true => crash = true,

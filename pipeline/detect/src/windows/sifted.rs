@@ -38,6 +38,8 @@ pub struct Sieve {
     pub parts: Vec<Part>,
     /// `None`: every row can matter.
     pub filter: Option<String>,
+    /// Without a row of it the rule finds nothing.
+    pub required: bool,
 }
 
 impl Sieves {
@@ -54,6 +56,7 @@ impl Sieves {
                 schema: Arc::new(arrow::datatypes::Schema::empty()),
                 parts: Vec::new(),
                 filter: relation.sieve.as_ref().map(ToString::to_string),
+                required: relation.required,
             };
             for schema in schemas.iter().filter(|s| tables.contains(&s.name)) {
                 let ctx = empty_tables(base, std::slice::from_ref(schema))?;
@@ -216,14 +219,21 @@ impl Sifted {
 
     /// What the SELECT returns at a boundary.
     pub async fn answer(&self, slot: i64, nulls: &mut u64) -> Result<Vec<Held>, QueryError> {
-        let mut any = false;
-        for (table, chunks) in self.tables.iter().zip(&self.chunks) {
-            let seen = seen_at(chunks, slot)?;
+        self.answer_over(slot, slot, nulls).await
+    }
+
+    /// The same over the rows that any boundary of a range sees.
+    async fn answer_over(&self, slot: i64, last: i64, nulls: &mut u64) -> Result<Vec<Held>, QueryError> {
+        let (mut any, mut all) = (false, true);
+        for ((table, chunks), sieve) in self.tables.iter().zip(&self.chunks).zip(&self.sieves.relations) {
+            let seen = seen_in(chunks, slot, last)?;
             any |= !seen.is_empty();
+            all &= !(sieve.required && seen.is_empty());
             table.set(seen);
         }
-        if !any {
-            // A rule that finds something in nothing was refused.
+        // A rule that finds something in nothing was refused.
+        if !any || !all {
+            self.tables.iter().for_each(|table| table.set(Vec::new()));
             return Ok(Vec::new());
         }
         let batches = self.plan.collect(oracle::LIMITS).await;
@@ -245,13 +255,18 @@ impl Sifted {
 
     pub async fn ahead(&mut self, fed: &mut Fed, ahead: &mut Vec<Ahead>) -> Result<(), QueryError> {
         let Some(first) = fed.slots.first().copied() else { return Ok(()) };
-        let slots: Vec<i64> = self.agenda.range(first..).copied().take(AHEAD_MAX).collect();
+        let last = fed.slots.last().copied().unwrap_or(first);
+        let slots: Vec<i64> = self.agenda.range(first..=last).copied().take(AHEAD_MAX).collect();
         let mut nulls = 0;
-        for slot in slots {
-            // Behind the last beginning rows only leave.
-            if fed.slots.last().is_some_and(|last| slot > *last) {
-                break;
+        // More rows only add findings: what does not hold over all of them holds at none of these boundaries.
+        if slots.len() > 1 {
+            let any = self.answer_over(slots[0], slots[slots.len() - 1], &mut nulls).await?;
+            let is_new = |h: &Held| !self.holding.contains_key(&h.entity) && !self.early.contains(&h.entity);
+            if !any.iter().any(is_new) {
+                return Ok(());
             }
+        }
+        for slot in slots {
             for held in self.answer(slot, &mut nulls).await? {
                 if !self.holding.contains_key(&held.entity) && self.early.insert(held.entity.clone()) {
                     ahead.push(Ahead { slot, held });
@@ -290,11 +305,12 @@ impl Sifted {
     }
 }
 
-/// The rows that a boundary sees.
-fn seen_at(chunks: &[Chunk], slot: i64) -> Result<Vec<RecordBatch>, QueryError> {
+/// The rows that any boundary in a range sees.
+fn seen_in(chunks: &[Chunk], slot: i64, last: i64) -> Result<Vec<RecordBatch>, QueryError> {
     let mut seen = Vec::new();
     for chunk in chunks.iter().filter(|c| c.last >= slot) {
-        let mask: BooleanArray = chunk.spans.iter().map(|s| Some(s.enter <= slot && slot <= s.leave)).collect();
+        let is_seen = |s: &Span| s.is_seen() && s.enter <= last && slot <= s.leave;
+        let mask: BooleanArray = chunk.spans.iter().map(|s| Some(is_seen(s))).collect();
         match mask.true_count() {
             0 => {}
             all if all == chunk.spans.len() => seen.push(chunk.rows.clone()),
