@@ -17,9 +17,10 @@
 //! **Early and final.** A row that fires by what is known when it is let in gives a provisional finding at once. When
 //! the committed watermarks of all the rule's sources (those of its state tables too) have reached `b(e)`, whatever
 //! comes later is stamped at or above `b(e)` and invisible, so that what the row sees is complete: the finding is
-//! said again as confirmed or retracted, under its id; a row that did not fire before may then. Nothing is final at
-//! admission, however late a row is: its stamp is a fact only once it is committed, and a crash before that gives it
-//! another one. Rows of an import are judged once, when the import ends: there is nothing to be early for.
+//! said again as confirmed or retracted, under its id; a row that did not fire before may then, for a version that came
+//! later. (A row that is not new when it comes cannot become so: that an earlier row is visible is a fact.) Nothing is
+//! final at admission, however late a row is: its stamp is a fact only once it is committed, and a crash before that
+//! gives it another one. Rows of an import are judged once, when the import ends: there is nothing to be early for.
 //!
 //! **Memory is a function of the store.** The frontier keeps, per rule, the boundary up to which judgements are final.
 //! On a start the stored rows that can still matter are read again ([`Memory::recall`]): what `first_seen` looks back

@@ -240,11 +240,11 @@ fn described(finding: &Finding) -> (String, String, String) {
 struct Ledger {
     findings: BTreeMap<String, Finding>,
     frontier: Frontier,
-    told: BTreeMap<Standing2, usize>,
+    told: BTreeMap<Kind, usize>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Standing2 {
+enum Kind {
     Provisional,
     Confirmed,
     Retracted,
@@ -262,12 +262,12 @@ impl Ledger {
                 assert_eq!(described(finding), described(have), "{context}");
             }
             let kind = match finding.standing {
-                Standing::Provisional => Standing2::Provisional,
-                Standing::Retracted => Standing2::Retracted,
-                Standing::Confirmed if have.is_none() => Standing2::ConfirmedNew,
-                Standing::Confirmed => Standing2::Confirmed,
+                Standing::Provisional => Kind::Provisional,
+                Standing::Retracted => Kind::Retracted,
+                Standing::Confirmed if have.is_none() => Kind::ConfirmedNew,
+                Standing::Confirmed => Kind::Confirmed,
             };
-            assert!(kind != Standing2::Retracted || have.is_some(), "{context}: retracts what was never said");
+            assert!(kind != Kind::Retracted || have.is_some(), "{context}: retracts what was never said");
             *self.told.entry(kind).or_default() += 1;
             self.findings.insert(finding.id.clone(), finding.clone());
         }
@@ -403,7 +403,7 @@ async fn start(
     engine
 }
 
-async fn case(rules: &RuleSet, seed: u64, told: &mut BTreeMap<Standing2, usize>) {
+async fn case(rules: &RuleSet, seed: u64, told: &mut BTreeMap<Kind, usize>) {
     let context = format!("seed {seed}");
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) + 1);
     let mut rows = random_rows(&mut random);
@@ -479,6 +479,12 @@ async fn case(rules: &RuleSet, seed: u64, told: &mut BTreeMap<Standing2, usize>)
     }
     let output = engine.finish_bounded(Origin::Import, None, &store).await.expect("the store answers");
     ledger.keep(&output, &context);
+    // Of a part of an import: what is found from its first instant on.
+    let from = START + random.below(100) as i64 * H;
+    let part = engine.finish_bounded(Origin::Import, Some((from, from)), &store).await.expect("the store answers");
+    let part: BTreeSet<_> = part.findings.iter().map(described).collect();
+    let is_in_part = |f: &&Finding| f.origin == Origin::Import && f.time.first() >= from;
+    assert_eq!(part, ledger.findings.values().filter(is_in_part).map(described).collect(), "{context}");
     let plain: Vec<Plain> = stored.iter().map(Plain::of).collect();
     for origin in [Origin::Live, Origin::Import] {
         let (got, expected) = (ledger.final_of(origin, &context), naive(&plain, origin));
@@ -502,7 +508,7 @@ async fn any_arrival_commit_and_crash_is_the_naive_evaluation() {
         case(&rules, seed, &mut told).await;
     }
     println!("{cases} cases from seed {first}: {told:?}");
-    for kind in [Standing2::Provisional, Standing2::Confirmed, Standing2::ConfirmedNew, Standing2::Retracted] {
+    for kind in [Kind::Provisional, Kind::Confirmed, Kind::ConfirmedNew, Kind::Retracted] {
         assert!(cases < 60 || told.get(&kind).is_some_and(|n| *n > 5), "the cases do not show {kind:?}: {told:?}");
     }
 }
