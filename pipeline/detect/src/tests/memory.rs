@@ -632,6 +632,47 @@ async fn a_finding_with_a_state_table_rests_on_both_events() {
     assert_eq!(found[0].tables, ["cloudtrail"]);
 }
 
+/// A value that cannot be computed is left out, and hides nobody: when it is read back, and when it is judged.
+#[tokio::test]
+async fn odd_values_do_not_hide_their_neighbours() {
+    let new = "SELECT actor_user_name FROM events WHERE CAST(actor_user_name AS INT) > 0 \
+               AND first_seen(INTERVAL '6 hours', actor_user_name)";
+    let joined = "SELECT e.actor_user_name FROM cloudtrail e JOIN things s ON s.owner = e.actor_user_name \
+                  AND e.time >= s.valid_from AND e.time < s.valid_to WHERE CAST(s.thing AS INT) > 0";
+    let states = [("state/things.sql".into(), THINGS.to_owned())];
+    let files = [
+        ("d/joined.sql".into(), rule_text("actor_user_name", "", joined)),
+        ("d/new.sql".into(), rule_text("actor_user_name", "", new)),
+    ];
+    let rules = RuleSet::parse_with_states(&states, &files, &schemas(), "").await.unwrap_or_else(|e| panic!("{e}"));
+    let call = |table, time: i64, uid: &str, who: &str, thing: &str| {
+        let cells = [("actor_user_name", Cell::from(who)), ("resource_name", thing.into()), ("verb", "create".into())];
+        row(table, START + time * H, uid, if table == "kubernetes" { &cells } else { &cells[..1] })
+    };
+    let stored: Vec<Row> = [("1", "7"), ("2", "odd"), ("x", "8"), ("3", "9")]
+        .iter()
+        .enumerate()
+        .map(|(n, (who, thing))| call("kubernetes", n as i64, who, who, thing))
+        .collect();
+    let store = Store::of(&stored);
+    let committed = Watermarks(Source::ALL.map(|s| (s, START + 4 * H)).into());
+    let mut engine = Engine::new(rules, Frontier::default(), &committed);
+    engine.recall(&store).await.expect("the store answers");
+    let rows: Vec<Row> = ["2", "y", "4", "3", "1"]
+        .iter()
+        .enumerate()
+        .map(|(n, who)| call("cloudtrail", 5, &format!("now{n}"), who, ""))
+        .collect();
+    let told = engine.on_admitted(&admitted(&rows)).findings;
+    let mut told: Vec<_> = told.iter().map(|f| (f.rule.as_str(), f.entity[0].1.as_str())).collect();
+    told.sort_unstable();
+    assert_eq!(told, [("joined", "1"), ("joined", "3"), ("new", "4")]);
+    let last = engine.finish_bounded(Origin::Live, None, &Store::of(&[stored, rows].concat())).await.expect("answers");
+    let mut last: Vec<_> = last.findings.iter().map(|f| (f.rule.as_str(), f.entity[0].1.as_str())).collect();
+    last.sort_unstable();
+    assert_eq!(last, told);
+}
+
 /// Beyond its budget a rule or state table stops, with those that need it, and nobody else.
 #[tokio::test]
 async fn a_rule_that_needs_too_much_memory_stops_alone() {
