@@ -28,6 +28,7 @@ pub fn schemas() -> Vec<Arc<TableSchema>> {
         ("objectref_namespace", ColumnType::String),
         ("objectref_name", ColumnType::String),
         ("response_code", ColumnType::Int64),
+        ("pod_privileged", ColumnType::Bool),
         ("actor_user_groups", ColumnType::StringList),
     ];
     let cloudtrail: &[(&str, ColumnType)] = &[
@@ -65,6 +66,8 @@ fn schema(name: &str, own: &[(&str, ColumnType)]) -> Arc<TableSchema> {
         common,
         doc: String::new(),
         ocsf: None,
+        values: Vec::new(),
+        level: None,
     };
     let mut columns: Vec<Column> =
         META_COLUMNS.iter().map(|n| column(n, meta_type(n), ["cluster", "file_sha256"].contains(n), true)).collect();
@@ -101,6 +104,8 @@ pub fn shipped_schemas() -> Vec<Arc<TableSchema>> {
             nullable: !META_COLUMNS.contains(&name.as_str()) || ["cluster", "file_sha256"].contains(&name.as_str()),
             common,
             doc: String::new(),
+            level: None,
+            values: Vec::new(),
             ocsf: None,
         };
         columns.map(column).collect()

@@ -32,6 +32,8 @@ pub struct Header {
     /// History before which what is new is only learned; `None` is the default.
     pub learning_us: Option<i64>,
     pub references: Vec<String>,
+    /// Asks not to fire before boundaries are final.
+    pub emit_final: bool,
     pub entity_line: u64,
     pub summary_line: u64,
 }
@@ -147,6 +149,7 @@ fn understand(written: Written, problem: &mut dyn FnMut(u64, String, Option<&str
         needs_level: written.needs_level,
         learning_us,
         references: written.references,
+        emit_final: written.emit.is_some(),
     }
 }
 

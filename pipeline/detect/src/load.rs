@@ -10,16 +10,17 @@ use datafusion::logical_expr::LogicalPlan;
 use event::{Origin, TableSchema};
 use query::{Problem, QueryError, batch_table, nearest};
 
-use crate::derive::{Derived, EVIDENCE_COLUMN, EvidenceSource, derive};
+use crate::derive::{EVIDENCE_COLUMN, EvidenceSource, derive};
 use crate::error::RuleProblem;
 use crate::header::{self, Header};
 use crate::ident::Identity;
 use crate::memory::{self, StateTable};
 use crate::oracle;
-use crate::plan::{self, empty_tables, named_relations, scanned_tables, used_columns};
+use crate::plan::{self, empty_tables, named_relations, scanned_tables, used_relations};
 use crate::program::{self, NotCompiled};
-use crate::rule::{Body, Relation, Rule, Window};
+use crate::rule::{Body, Relation, Rule, Window, Windowed};
 use crate::value::placeholders;
+use crate::windows::{self, NoShape, Sieves};
 
 /// Where rules are checked: the session they will run in, over empty tables.
 pub struct Bench {
@@ -112,7 +113,9 @@ impl Bench {
             }
             Some(window) => {
                 let evidence = self.evidence(text, &header, plan)?;
-                (self.relations(text).await?, Body::Windowed { window, evidence })
+                let relations = self.relations(text).await?;
+                let windowed = self.windowed(text, &header, plan, &tables, &relations, window, evidence).await?;
+                (relations, Body::Windowed(Arc::new(windowed)))
             }
         };
         let rule = Rule {
@@ -136,10 +139,38 @@ impl Bench {
             relations,
             body,
         };
-        if let Body::Windowed { window, .. } = &rule.body {
-            self.refuse_findings_from_nothing(&rule, *window).await?;
+        if let Body::Windowed(windowed) = &rule.body {
+            self.refuse_findings_from_nothing(&rule, windowed.window).await?;
         }
         Ok(rule)
+    }
+
+    /// How a windowed rule will be evaluated.
+    #[allow(clippy::too_many_arguments, reason = "the locals of build")]
+    async fn windowed(
+        &self,
+        text: &str,
+        header: &Header,
+        plan: &LogicalPlan,
+        tables: &[String],
+        relations: &[Relation],
+        window: Window,
+        evidence: EvidenceSource,
+    ) -> Result<Windowed, QueryError> {
+        let shape = match windows::shape(&self.base, &self.schemas, text, tables, &header.entity).await {
+            Ok(shape) => Ok(Arc::new(shape)),
+            Err(NoShape::Reason(reason)) => Err(reason),
+            Err(NoShape::Error(error)) => return Err(error),
+        };
+        let sieves = Sieves::compile(&self.base, &self.schemas, relations, tables).await?;
+        let early = match header.emit_final {
+            true => Err("its header says so".to_owned()),
+            false => {
+                let plan = self.tables.state().optimize(plan).map_err(QueryError::run)?;
+                windows::monotone(&plan, &header.entity)
+            }
+        };
+        Ok(Windowed { window, evidence, shape, sieves: Arc::new(sieves), early })
     }
 
     /// The stored tables that a plan rests on, and the state tables it names.
@@ -215,7 +246,7 @@ impl Bench {
         }
         let plan = query::plan_rule(&flat, text).await?;
         let plan = flat.state().optimize(&plan).map_err(QueryError::run)?;
-        let relations = used_columns(&plan).map_err(QueryError::run)?;
+        let relations = used_relations(&plan).map_err(QueryError::run)?;
         if relations.is_empty() {
             return Err(never_fires().into());
         }
@@ -224,7 +255,7 @@ impl Bench {
         for name in named_relations(&self.tables, text).map_err(QueryError::run)? {
             let used = relations.iter().find(|r| r.name == name).cloned();
             let none = || plan::WINDOW_COLUMNS.map(str::to_owned).to_vec();
-            named.push(used.unwrap_or_else(|| Relation { name: name.clone(), columns: none() }));
+            named.push(used.unwrap_or_else(|| Relation { name: name.clone(), columns: none(), sieve: None }));
         }
         Ok(named)
     }
@@ -290,13 +321,5 @@ fn check_output(path: &Path, header: &Header, plan: &LogicalPlan, problems: &mut
             let hint = "take one value as text: ->> instead of ->, or CAST(… AS VARCHAR)";
             problem(0, format!("column `{}` cannot be shown in a finding", field.name()), Some(hint.into()));
         }
-    }
-}
-
-/// Evidence query parts shared by all windowed rules: see [`crate::evidence`].
-pub(crate) fn derived(rule: &Rule) -> Option<&Derived> {
-    match &rule.body {
-        Body::Windowed { evidence: EvidenceSource::Derived(derived), .. } => Some(derived),
-        _ => None,
     }
 }

@@ -22,7 +22,11 @@ pub struct RuleSet {
     pub rules: Vec<Arc<Rule>>,
     /// BLAKE3 over the rule files and the schemas, hex.
     pub bundle: String,
+    /// Hash of what all rules stand on: a state lasts as long as it and the rule's own file do.
+    pub context: String,
     pub schemas: Vec<Arc<TableSchema>>,
+    /// What is odd about the folder and keeps no rule from working.
+    pub warnings: Vec<RuleProblem>,
     /// By name; those that no rule joins too.
     pub states: Vec<Arc<StateTable>>,
     /// The session that rules run in: functions and limits, no tables.
@@ -96,8 +100,10 @@ impl RuleSet {
             return Err(RuleErrors(problems));
         }
         let bundle = bundle(&rules, &bench.states, schemas_hash);
+        let context = schemas_hash.to_owned();
         let Bench { base, schemas, states, .. } = bench;
-        Ok(RuleSet { rules: rules.into_values().collect(), bundle, schemas, states, base })
+        let rules = rules.into_values().collect();
+        Ok(RuleSet { rules, bundle, context, schemas, states, warnings: Vec::new(), base })
     }
 
     pub fn get(&self, id: &str) -> Option<&Arc<Rule>> {

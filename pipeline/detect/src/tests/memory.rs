@@ -14,7 +14,7 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
-use event::{Finding, Frontier, Micros, Origin, Source, Standing, Watermarks};
+use event::{Finding, Frontier, Micros, Offsets, Origin, Source, Standing, Watermarks};
 
 use crate::fixtures::{Cell, Row, Store, admitted, row, rule_text, schemas};
 use crate::{Engine, History, Output, RuleSet};
@@ -395,8 +395,7 @@ async fn start(
 ) -> Engine {
     let mut engine = Engine::new(rules.clone(), ledger.frontier.clone(), committed);
     ledger.frontier.advance(engine.frontier());
-    engine.expect(ledger.provisional());
-    let output = engine.recall(read).await.expect("failures are the rules' own");
+    let output = engine.rebuild(ledger.provisional(), read).await.expect("failures are the rules' own");
     ledger.keep(&output, context);
     let output = engine.catch_up(store).await.expect("the store answers");
     ledger.keep(&output, context);
@@ -426,7 +425,7 @@ async fn case(rules: &RuleSet, seed: u64, told: &mut BTreeMap<Kind, usize>) {
             let mut unit = rows[next..end].to_vec();
             next = end;
             door.stamp(&mut unit);
-            let output = engine.on_admitted(&admitted(&unit));
+            let output = engine.on_admitted(&admitted(&unit)).await.expect("evaluates");
             open.extend(unit);
             match random.one_in(crash_one_in) {
                 true => crash = true,
@@ -441,7 +440,10 @@ async fn case(rules: &RuleSet, seed: u64, told: &mut BTreeMap<Kind, usize>) {
             let read = flaky(&mut random, &store, works);
             let mut pending = true;
             while pending && !crash {
-                let output = engine.on_commit(&committed, &read).await.expect("failures are the rules' own");
+                let output = engine
+                    .on_commit(&committed, &Offsets::default(), &read)
+                    .await
+                    .expect("failures are the rules' own");
                 pending = output.pending;
                 match random.one_in(crash_one_in) {
                     true => crash = true,
@@ -472,7 +474,7 @@ async fn case(rules: &RuleSet, seed: u64, told: &mut BTreeMap<Kind, usize>) {
         }
         let mut pending = true;
         while pending {
-            let output = engine.on_commit(&committed, &store).await.expect("the store answers");
+            let output = engine.on_commit(&committed, &Offsets::default(), &store).await.expect("the store answers");
             pending = output.pending;
             ledger.keep(&output, &context);
         }
@@ -520,17 +522,17 @@ async fn told(sql: &str, header: &str, rows: &[Row], marks: &[i64]) -> Vec<(Stan
     let rules = RuleSet::parse_with_states(&states, &files, &schemas(), "").await.unwrap_or_else(|e| panic!("{e}"));
     let mut engine = Engine::new(rules, Frontier::default(), &Watermarks::default());
     let mut store = Store::default();
-    engine.recall(&store).await.expect("the store answers");
+    engine.rebuild(Vec::new(), &store).await.expect("the store answers");
     let mut findings = Vec::new();
     for row in rows {
-        findings.extend(engine.on_admitted(&admitted(std::slice::from_ref(row))).findings);
+        findings.extend(engine.on_admitted(&admitted(std::slice::from_ref(row))).await.expect("evaluates").findings);
         store.add(std::slice::from_ref(row));
     }
     for mark in marks {
         let committed = Watermarks(Source::ALL.map(|s| (s, *mark)).into());
         let mut pending = true;
         while pending {
-            let output = engine.on_commit(&committed, &store).await.expect("the store answers");
+            let output = engine.on_commit(&committed, &Offsets::default(), &store).await.expect("the store answers");
             pending = output.pending;
             findings.extend(output.findings);
         }
@@ -620,7 +622,7 @@ async fn a_finding_with_a_state_table_rests_on_both_events() {
     let event = row("cloudtrail", START + H, "e", &[who]);
     let store = Store::of(&[version.clone(), event.clone()]);
     let mut engine = Engine::new(rules, Frontier::default(), &Watermarks::default());
-    engine.on_admitted(&admitted(&[version, event]));
+    engine.on_admitted(&admitted(&[version, event])).await.expect("evaluates");
     let found = engine.finish_bounded(Origin::Live, None, &store).await.expect("the store answers").findings;
     assert_eq!(found.len(), 1);
     let evidence = &found[0].evidence;
@@ -657,13 +659,13 @@ async fn odd_values_do_not_hide_their_neighbours() {
     let store = Store::of(&stored);
     let committed = Watermarks(Source::ALL.map(|s| (s, START + 4 * H)).into());
     let mut engine = Engine::new(rules, Frontier::default(), &committed);
-    engine.recall(&store).await.expect("the store answers");
+    engine.rebuild(Vec::new(), &store).await.expect("the store answers");
     let rows: Vec<Row> = ["2", "y", "4", "3", "1"]
         .iter()
         .enumerate()
         .map(|(n, who)| call("cloudtrail", 5, &format!("now{n}"), who, ""))
         .collect();
-    let told = engine.on_admitted(&admitted(&rows)).findings;
+    let told = engine.on_admitted(&admitted(&rows)).await.expect("evaluates").findings;
     let mut told: Vec<_> = told.iter().map(|f| (f.rule.as_str(), f.entity[0].1.as_str())).collect();
     told.sort_unstable();
     assert_eq!(told, [("joined", "1"), ("joined", "3"), ("new", "4")]);
@@ -690,13 +692,21 @@ async fn a_rule_that_needs_too_much_memory_stops_alone() {
     // Calls of many users are too many keys for `new_without_thing` and `new_anywhere`, but no versions.
     let check = async |rows: Vec<Row>, expected: &[&str], running: &[&str]| {
         let mut engine = Engine::new(rules.clone(), Frontier::default(), &Watermarks::default());
-        engine.recall(&Store::default()).await.expect("the store answers");
-        rows.chunks(1_000).for_each(|unit| drop(engine.on_admitted(&admitted(unit))));
+        engine.rebuild(Vec::new(), &Store::default()).await.expect("the store answers");
+        for unit in rows.chunks(1_000) {
+            engine.on_admitted(&admitted(unit)).await.expect("evaluates");
+        }
         let after = user(1_000_000, "cloudtrail", "get");
         let mut odd = user(1_000_001, "kubernetes", "get");
         odd.cells.insert("status".into(), "Success".into());
-        let mut told: Vec<String> =
-            engine.on_admitted(&admitted(&[after, odd])).findings.into_iter().map(|f| f.rule).collect();
+        let mut told: Vec<String> = engine
+            .on_admitted(&admitted(&[after, odd]))
+            .await
+            .expect("evaluates")
+            .findings
+            .into_iter()
+            .map(|f| f.rule)
+            .collect();
         told.sort();
         told.dedup();
         assert_eq!(told, expected);
@@ -705,9 +715,14 @@ async fn a_rule_that_needs_too_much_memory_stops_alone() {
         // A restart meets the same, and what is stopped does not move its boundary.
         let store = Store::of(&rows);
         let mut again = Engine::new(rules.clone(), Frontier::default(), &Watermarks::default());
-        again.recall(&store).await.expect("the store answers");
+        again.rebuild(Vec::new(), &store).await.expect("the store answers");
         let committed = Watermarks(Source::ALL.map(|s| (s, START - 2 * H)).into());
-        let frontier = again.on_commit(&committed, &store).await.expect("the store answers").frontier.boundaries;
+        let frontier = again
+            .on_commit(&committed, &Offsets::default(), &store)
+            .await
+            .expect("the store answers")
+            .frontier
+            .boundaries;
         for (rule, boundary) in frontier {
             assert_eq!(boundary != Micros::MIN, running.contains(&rule.as_str()), "{rule}");
         }
@@ -734,10 +749,10 @@ async fn a_state_table_at_a_boundary_is_its_view() {
         door.stamp(&mut rows);
         let store = Store::of(&rows);
         let mut engine = Engine::new(rules.clone(), Frontier::default(), &Watermarks::default());
-        engine.on_admitted(&admitted(&rows));
-        engine.on_commit(&door.marks, &store).await.expect("the store answers");
+        engine.on_admitted(&admitted(&rows)).await.expect("evaluates");
+        engine.on_commit(&door.marks, &Offsets::default(), &store).await.expect("the store answers");
         let mut bare = Engine::new(rules.clone(), Frontier::default(), &Watermarks::default());
-        bare.recall(&Store::default()).await.expect("the store answers");
+        bare.rebuild(Vec::new(), &Store::default()).await.expect("the store answers");
         for _ in 0..6 {
             let boundary = START + random.below(450) as i64 * H;
             let since = boundary - random.pick(&[0, 20 * H, 500 * H]);
@@ -824,7 +839,7 @@ async fn joins_are_on_what_is_computed_too() {
     let rows =
         [call(0, "a", "Get", "x"), call(1, "b", "GET", "x"), call(2, "c", "list", "y"), call(3, "d", "List", "x")];
     let mut engine = Engine::new(rules, Frontier::default(), &Watermarks::default());
-    engine.on_admitted(&admitted(&rows));
+    engine.on_admitted(&admitted(&rows)).await.expect("evaluates");
     let found = engine.finish_bounded(Origin::Live, None, &Store::of(&rows)).await.expect("the store answers").findings;
     let uids: Vec<_> =
         found.iter().map(|f| (f.evidence.events[0].event_uid.as_str(), f.values["prev_how"].as_str())).collect();

@@ -102,7 +102,7 @@ async fn comparing_says_what_is_different() {
     };
     let rows: Vec<Row> = vec![row("kubernetes", START_DEFAULT, "x", &cells("al"))];
     let mut engine = Engine::new(set, Frontier::default(), &Watermarks::default());
-    let findings = engine.on_admitted(&admitted_as(&shipped_schemas(), &rows)).findings;
+    let findings = engine.on_admitted(&admitted_as(&shipped_schemas(), &rows)).await.expect("evaluates").findings;
     assert_eq!(findings.len(), 1);
     let case = |expect: Expect| Case { name: "c".into(), line: 1, events: Vec::new(), expect };
     let wanted = |yaml: &str| Expect::Findings(serde_saphyr::from_str(yaml).expect("YAML"));

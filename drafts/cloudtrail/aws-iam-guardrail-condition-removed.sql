@@ -1,0 +1,67 @@
+/*
+title: Policy or trust lost a protective condition
+severity: high
+attack: [T1484, T1098.003, T1556.006]
+entity: [cloud_account_uid, kind, owner, document]
+summary: "{actor} called {event_name}: {kind} {owner}, {document}, lost {lost}"
+triage: |
+  1. Read both versions side by side; put the old one back unless the change is in code and reviewed.
+  2. Who can do now what the condition kept them from? List such calls since the change.
+  3. The same principal: which other documents did it change today?
+benign: A condition that is moved to another statement or replaced by a stricter one under another key.
+references:
+  - https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
+*/
+-- The state's own expressions give its key, so that each call meets the version that it wrote. A key that is nowhere in
+-- the new text is lost; so is a statement that denies when there are fewer of them.
+SELECT e.cloud_account_uid, s.kind, s.owner, s.document, e.event_name, e.src_endpoint_ip,
+       coalesce(e.user_identity_arn, e.principal, '(unknown)') AS actor,
+       concat_ws(', ',
+           CASE WHEN s.prev_text LIKE '%aws:MultiFactorAuth%' AND s.text NOT LIKE '%aws:MultiFactorAuth%' THEN 'the second factor' END,
+           CASE WHEN s.prev_text ~ 'aws:(Vpc)?SourceIp' AND s.text !~ 'aws:(Vpc)?SourceIp' THEN 'the addresses' END,
+           CASE WHEN s.prev_text ~ 'aws:SourceVpce?' AND s.text !~ 'aws:SourceVpce?' THEN 'the network' END,
+           CASE WHEN s.prev_text LIKE '%aws:PrincipalOrg%' AND s.text NOT LIKE '%aws:PrincipalOrg%' THEN 'the organization' END,
+           CASE WHEN s.prev_text ~ 'aws:(Resource|Request|Principal)Tag/' AND s.text !~ 'aws:(Resource|Request|Principal)Tag/' THEN 'the tags' END,
+           CASE WHEN s.prev_text LIKE '%s3:x-amz-server-side-encryption%' AND s.text NOT LIKE '%s3:x-amz-server-side-encryption%' THEN 'the encryption' END,
+           CASE WHEN s.prev_text LIKE '%aws:SecureTransport%' AND s.text NOT LIKE '%aws:SecureTransport%' THEN 'TLS' END,
+           CASE WHEN s.prev_text LIKE '%sts:ExternalId%' AND s.text NOT LIKE '%sts:ExternalId%' THEN 'the external id' END,
+           CASE WHEN s.prev_text LIKE '%:sub"%' AND s.text NOT LIKE '%:sub"%' THEN 'the subject' END,
+           CASE WHEN s.prev_text LIKE '%:aud"%' AND s.text NOT LIKE '%:aud"%' THEN 'the audience' END,
+           CASE WHEN length(regexp_replace(s.prev_text, '"Effect"\s*:\s*"Deny"', '', 'g')) - length(s.prev_text)
+                     < length(regexp_replace(s.text, '"Effect"\s*:\s*"Deny"', '', 'g')) - length(s.text) THEN 'a denial' END) AS lost
+FROM   cloudtrail e
+JOIN   iam_documents s
+  ON   s.account = e.recipient_account_id
+ AND   s.kind = CASE WHEN e.event_name LIKE '%RolePolicy' OR e.event_name = 'CreateRole' THEN 'role'
+                     WHEN e.event_name LIKE '%UserPolicy' THEN 'user'
+                     WHEN e.event_name LIKE '%GroupPolicy' THEN 'group'
+                     WHEN e.event_name LIKE '%BucketPolicy' THEN 'bucket'
+                     WHEN e.event_name = 'PutKeyPolicy' THEN 'key'
+                     ELSE 'managed' END
+ AND   s.owner = coalesce(e.raw->'requestParameters'->>'roleName', e.raw->'requestParameters'->>'userName',
+                          e.raw->'requestParameters'->>'groupName', e.raw->'requestParameters'->>'bucketName',
+                          e.raw->'requestParameters'->>'keyId', e.raw->'requestParameters'->>'policyArn',
+                          e.raw->'responseElements'->'policy'->>'arn', e.raw->'requestParameters'->>'policyName')
+ AND   s.document = CASE WHEN e.event_name IN ('CreateRole', 'UpdateAssumeRolePolicy') THEN 'trust'
+                         WHEN e.event_name LIKE '%RolePolicy' OR e.event_name LIKE '%UserPolicy'
+                           OR e.event_name LIKE '%GroupPolicy' THEN e.raw->'requestParameters'->>'policyName'
+                         ELSE 'policy' END
+ AND   e.time >= s.valid_from AND e.time < s.valid_to
+WHERE  e.status = 'Success'
+  AND  ((e.event_source = 'iam.amazonaws.com'
+         AND e.event_name IN ('UpdateAssumeRolePolicy', 'PutRolePolicy', 'PutUserPolicy', 'PutGroupPolicy',
+                              'CreatePolicyVersion'))
+     OR (e.event_source = 's3.amazonaws.com' AND e.event_name = 'PutBucketPolicy')
+     OR (e.event_source = 'kms.amazonaws.com' AND e.event_name = 'PutKeyPolicy'))
+  AND  ((s.prev_text LIKE '%aws:MultiFactorAuth%' AND s.text NOT LIKE '%aws:MultiFactorAuth%')
+     OR (s.prev_text ~ 'aws:(Vpc)?SourceIp' AND s.text !~ 'aws:(Vpc)?SourceIp')
+     OR (s.prev_text ~ 'aws:SourceVpce?' AND s.text !~ 'aws:SourceVpce?')
+     OR (s.prev_text LIKE '%aws:PrincipalOrg%' AND s.text NOT LIKE '%aws:PrincipalOrg%')
+     OR (s.prev_text ~ 'aws:(Resource|Request|Principal)Tag/' AND s.text !~ 'aws:(Resource|Request|Principal)Tag/')
+     OR (s.prev_text LIKE '%s3:x-amz-server-side-encryption%' AND s.text NOT LIKE '%s3:x-amz-server-side-encryption%')
+     OR (s.prev_text LIKE '%aws:SecureTransport%' AND s.text NOT LIKE '%aws:SecureTransport%')
+     OR (s.prev_text LIKE '%sts:ExternalId%' AND s.text NOT LIKE '%sts:ExternalId%')
+     OR (s.prev_text LIKE '%:sub"%' AND s.text NOT LIKE '%:sub"%')
+     OR (s.prev_text LIKE '%:aud"%' AND s.text NOT LIKE '%:aud"%')
+     OR length(regexp_replace(s.prev_text, '"Effect"\s*:\s*"Deny"', '', 'g')) - length(s.prev_text)
+        < length(regexp_replace(s.text, '"Effect"\s*:\s*"Deny"', '', 'g')) - length(s.text))
