@@ -186,9 +186,8 @@ impl Detection {
         // Where new rules start is kept before the first row comes.
         let start = detection.engine.frontier().clone();
         detection.keep(&Output { frontier: start, ..Output::default() })?;
-        let recalled = detection.runtime.block_on(detection.engine.recall(&Committed(&detection.store)))?;
         let output = detection.runtime.block_on(detection.engine.catch_up(&Committed(&detection.store)))?;
-        let found = detection.keep(&recalled)? + detection.keep(&output)?;
+        let found = detection.keep(&output)?;
         if found > 0 {
             tracing::info!(findings = found, "evaluated stored rows that detection had not seen");
         }

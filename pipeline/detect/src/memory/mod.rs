@@ -17,12 +17,13 @@
 //! **Early and final.** A row that fires by what is known when it is let in gives a provisional finding at once. When
 //! the committed watermarks of all the rule's sources (those of its state tables too) have reached `b(e)`, whatever
 //! comes later is stamped at or above `b(e)` and invisible, so that what the row sees is complete: the finding is
-//! said again as confirmed or retracted, under its id; a row that did not fire before may then. Nothing is final at
-//! admission, however late a row is: its stamp is a fact only once it is committed, and a crash before that gives it
-//! another one. Rows of an import are judged once, when the import ends: there is nothing to be early for.
+//! said again as confirmed or retracted, under its id; a row that did not fire before may then, for a version that came
+//! later. (A row that is not new when it comes cannot become so: that an earlier row is visible is a fact.) Nothing is
+//! final at admission, however late a row is: its stamp is a fact only once it is committed, and a crash before that
+//! gives it another one. Rows of an import are judged once, when the import ends: there is nothing to be early for.
 //!
 //! **Memory is a function of the store.** The frontier keeps, per rule, the boundary up to which judgements are final.
-//! On a start the stored rows that can still matter are read again ([`Memory::recall`]): what `first_seen` looks back
+//! On a start the stored rows that can still matter are read again ([`Memory::rebuild`]): what `first_seen` looks back
 //! on, all versions, and the events whose boundary lies above the frontier's. Rows not yet committed come again by
 //! admission. To remember a row twice changes nothing, so that it does not matter what a crash lets come twice.
 //!
@@ -168,17 +169,14 @@ impl Memory {
         self.watches.iter().map(Watch::waiting).sum()
     }
 
-    /// Findings that were kept as provisional: those whose rows turn out otherwise are retracted.
-    pub fn expect(&mut self, provisional: &[Finding]) {
+    /// Remembers what is stored. `provisional` are the findings that were kept as such: those whose rows turn out
+    /// otherwise are retracted. What fails is tried again with the next commit.
+    pub async fn rebuild(&mut self, provisional: Vec<Finding>, stored: &SessionContext) -> Report {
         for finding in provisional {
             if let Some(watch) = self.watches.iter_mut().find(|w| w.rule.id == finding.rule) {
-                watch.tell(finding.clone());
+                watch.tell(finding);
             }
         }
-    }
-
-    /// Remembers what is stored. What fails is tried again with the next commit.
-    pub async fn recall(&mut self, stored: &SessionContext) -> Report {
         let mut report = Report::default();
         self.load(stored, &mut report).await;
         report

@@ -68,20 +68,19 @@ impl Engine {
 
     /// What is final, with what is not known left open.
     fn commit(&mut self, to: Micros, judged: &mut BTreeMap<[u8; 16], Judged>) {
-        let (due, waiting) = self.waiting.drain(..).partition(|r: &Row| r.mark.boundary() <= to);
+        let (due, waiting): (Vec<Row>, Vec<Row>) = self.waiting.drain(..).partition(|r| r.mark.boundary() <= to);
         self.waiting = waiting;
-        for Row { key, mark, .. } in &due {
-            let new = match self.seen.answer((*key).into(), mark) {
+        for Row { key, mark, .. } in due {
+            let new = match self.seen.answer(key.into(), &mark) {
                 Answer::New => Some(true),
                 Answer::Seen => Some(false),
                 Answer::Unknown => None,
             };
-            let shown = self.versions.at(&[*key], mark).map(|s| (s.values[0], s.previous.map(|p| p[0])));
+            let shown = self.versions.at(&[key], &mark).map(|s| (s.values[0], s.previous.map(|p| p[0])));
             let held = self.versions.reaches(mark.time).then_some(shown);
             let again = judged.insert(mark.hash, Judged { new, held });
             assert!(again.is_none(), "judged twice");
         }
-        let _: Vec<Row> = due;
         self.settled = self.settled.max(to);
         self.seen.advance(self.settled);
         self.versions.advance(to);

@@ -204,13 +204,15 @@ fn drop_old(versions: &mut Vec<Version>, floor: Micros) -> usize {
     let live = versions[..last].iter().rposition(|v| settled(v) && v.values.is_some());
     let mut keep: Vec<bool> =
         versions.iter().enumerate().map(|(at, v)| at >= last || Some(at) == live || !settled(v)).collect();
-    for at in 0..last {
+    let mut at = 0;
+    while at < last {
         if keep[at]
             && versions[at].values.is_some()
             && let Some(next) = versions[at + 1..].iter().position(settled)
         {
             keep[at + 1 + next] = true;
         }
+        at += 1;
     }
     let ended = versions[last].values.is_none() && !remembered(floor, versions[last].mark.time);
     if ended && versions[..last].iter().all(settled) {

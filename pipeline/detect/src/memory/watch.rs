@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use arrow::array::UInt32Array;
+use arrow::compute::take_record_batch;
 use arrow::record_batch::RecordBatch;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::context::SessionContext;
@@ -12,7 +14,7 @@ use super::begin::Begin;
 use super::finding::{Draft, Events as Known, drafts, with_events};
 use super::judge::{Events, Recall, Remembering, is_learning};
 use super::mark::{Mark, heap};
-use super::seen::{Key, LATE_US, Seen};
+use super::seen::{Answer, Key, LATE_US, Seen};
 use super::sieve::{Failed, Sieved};
 use super::versions::Versions;
 use super::{RULE_BYTES_MAX, at_or_after, recall_versions, too_much};
@@ -184,34 +186,47 @@ impl Watch {
         outcome
     }
 
-    /// Remembers rows and lets them wait for their judgement.
+    /// Remembers rows, and lets those wait for their judgement that can still fire. Returns the keys of these. That an
+    /// earlier row is visible is a fact: an event that is not new now will not be so later.
     fn take(&mut self, sieved: &Sieved, outcome: &mut Outcome) -> Result<Vec<Option<Key>>> {
-        let keys = self.body.keys(sieved)?;
-        let events = self.body.events_of(sieved)?;
-        let encoded = self.body.events.encode(events.columns(), events.num_rows())?;
-        for (row, (mark, key)) in sieved.marks.iter().zip(&keys).enumerate() {
-            match (&mut self.seen, key) {
-                (Some(seen), Some(key)) => seen.add(*key, mark),
-                (Some(_), None) => {
+        let mut keys = self.body.keys(sieved)?;
+        let mut waiting: Vec<(u32, Option<Finding>)> = Vec::new();
+        for (row, (mark, key)) in sieved.marks.iter().zip(&mut keys).enumerate() {
+            let mut can_fire = true;
+            if let Some(seen) = &mut self.seen {
+                let Some(some) = *key else {
                     outcome.null_keys += 1;
                     continue;
-                }
-                (None, _) => {}
+                };
+                seen.add(some, mark);
+                can_fire = seen.answer(some, mark) != Answer::Seen;
             }
-            if mark.boundary() > self.settled {
-                self.wait(sieved.table.clone(), mark, encoded.row(row), *key);
+            let told = self.told_of(&sieved.table, mark);
+            if mark.boundary() > self.settled && (can_fire || told.is_some()) {
+                waiting.push((row as u32, told));
+            } else {
+                *key = None;
+            }
+        }
+        if !waiting.is_empty() {
+            let at = UInt32Array::from_iter_values(waiting.iter().map(|(row, _)| *row));
+            let events = take_record_batch(&self.body.events_of(sieved)?, &at)?;
+            let encoded = self.body.events.encode(events.columns(), events.num_rows())?;
+            for (at, (row, told)) in waiting.into_iter().enumerate() {
+                let row = row as usize;
+                self.wait(&sieved.table, &sieved.marks[row], encoded.row(at), keys[row], told);
             }
         }
         Ok(keys)
     }
 
-    fn wait(&mut self, table: Arc<str>, mark: &Mark, row: &[u8], key: Option<Key>) {
-        let place = (mark.boundary(), table, mark.hash);
-        if self.waiting.contains_key(&place) {
+    fn wait(&mut self, table: &Arc<str>, mark: &Mark, row: &[u8], key: Option<Key>, told: Option<Finding>) {
+        let place = (mark.boundary(), table.clone(), mark.hash);
+        if let Some(have) = self.waiting.get_mut(&place) {
+            have.fired = have.fired.take().or(told.map(Box::new));
             return;
         }
-        let fired = self.told_of(&place.1, mark).map(Box::new);
-        let waiting = Waiting { mark: mark.clone(), row: row.into(), key, fired };
+        let waiting = Waiting { mark: mark.clone(), row: row.into(), key, fired: told.map(Box::new) };
         self.waiting_bytes += waiting.bytes();
         self.waiting.insert(place, waiting);
     }
