@@ -115,7 +115,8 @@ impl Engine {
     }
 
     /// Takes up where the last process was: what rules remember and hold is read again. [`Engine::catch_up`] does so too.
-    pub async fn recall(&mut self, history: &dyn History) -> Result<Output, DetectError> {
+    pub async fn rebuild(&mut self, provisional: Vec<Finding>, history: &dyn History) -> Result<Output, DetectError> {
+        self.expect(provisional);
         let stored = self.stored(history)?;
         let mut output = Output::default();
         if self.live.is_none() {
@@ -145,8 +146,7 @@ impl Engine {
         let stored = self.stored(history)?;
         let mut output = Output::default();
         let remembering: Vec<Finding> = provisional.into_iter().filter(|f| self.remembers(&f.rule)).collect();
-        self.memory.expect(&remembering);
-        let report = self.memory.recall(&stored).await;
+        let report = self.memory.rebuild(remembering, &stored).await;
         self.take(report, &mut output);
         // To remember a row twice changes nothing.
         let recent: Vec<Batch> = self.recent.iter().flat_map(|r| r.batches.clone()).collect();
@@ -349,8 +349,7 @@ impl Engine {
             std::mem::take(&mut self.provisional).into_iter().partition(|(_, f)| self.remembers(&f.rule));
         self.provisional = windowed;
         let remembering: BTreeMap<String, Finding> = remembering;
-        self.memory.expect(&remembering.into_values().collect::<Vec<_>>());
-        let report = self.memory.recall(stored).await;
+        let report = self.memory.rebuild(remembering.into_values().collect(), stored).await;
         self.take(report, output);
         self.begin().await?;
         let Some(mut live) = self.live.take() else { return Ok(()) };
