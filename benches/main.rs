@@ -4,6 +4,9 @@
 //!
 //! `cargo bench --profile dev -- EVENTS` sets the size (default 100,000 events of the steady synthetic stream).
 
+#[path = "windows.rs"]
+mod windows;
+
 use std::time::{Duration, Instant};
 
 use event::{Message, Origin, Polled, Source};
@@ -32,6 +35,8 @@ fn main() -> anyhow::Result<()> {
     if let Some(real) = real_cloudtrail() {
         normalize_against_the_floor("real CloudTrail", &real);
     }
+    println!();
+    windows::windows(&messages(&stream))?;
     println!();
     whole_path(&stream, bytes)
 }

@@ -4,7 +4,7 @@ use std::io::{BufWriter, Write, stdout};
 
 use alert::{Filter, Incident, PageFilter, Reader, StoredFinding};
 use anyhow::{Result, bail};
-use event::{FindingTime, format_micros};
+use event::{Finding, FindingTime, Standing, format_micros};
 
 use crate::cli::{self, Format};
 use crate::config::Config;
@@ -62,22 +62,60 @@ fn incidents_table(out: &mut impl Write, reader: &Reader, incidents: &[Incident]
         };
         writeln!(
             out,
-            "{}  {:<13}  {}  {} ({} findings, {page})",
+            "{}  {:<13}  {}  {} ({} findings, {page}{})",
             format_micros(incident.last),
             incident.severity,
             incident.rule,
             incident.summary,
             incident.findings,
+            marks_of_incident(incident),
         )?;
     }
     writeln!(out, "{} incidents; evidence with --findings", incidents.len())?;
     Ok(())
 }
 
+/// What is unusual about it, each with a comma in front; nothing about most.
+fn marks_of_incident(incident: &Incident) -> String {
+    let provisional = match incident.provisional {
+        0 => None,
+        all if all == incident.findings => Some("provisional".to_owned()),
+        some => Some(format!("{some} provisional")),
+    };
+    let marks = [
+        provisional,
+        incident.retracted.map(|at| format!("retracted {}", format_micros(at))),
+        incident.late.then(|| "late".to_owned()),
+        incident.quiet.clone(),
+        incident.flooded.then(|| "held back by the cap".to_owned()),
+    ];
+    marks.into_iter().flatten().map(|mark| format!(", {mark}")).collect()
+}
+
+/// `provisional`, `late` and so on; empty for a plain confirmed finding.
+pub(crate) fn marks_of_finding(finding: &Finding) -> String {
+    let standing = match finding.standing {
+        Standing::Provisional => Some("provisional"),
+        Standing::Confirmed => None,
+        Standing::Retracted => Some("retracted"),
+    };
+    let marks = [
+        standing,
+        finding.late.then_some("late"),
+        finding.learning.then_some("learning"),
+        finding.historical.then_some("historical"),
+    ];
+    marks.into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
+
 /// One finding as an on-call person reads it.
 fn show_finding(out: &mut impl Write, stored: &StoredFinding) -> Result<()> {
     let f = &stored.finding;
-    writeln!(out, "{}  {}  {}  [{}]", format_micros(f.time.last()), f.severity, f.rule, f.id)?;
+    let marks = match marks_of_finding(f) {
+        marks if marks.is_empty() => marks,
+        marks => format!("  {}", marks.to_uppercase()),
+    };
+    writeln!(out, "{}  {}  {}  [{}]{marks}", format_micros(f.time.last()), f.severity, f.rule, f.id)?;
     writeln!(out, "  {}", f.summary)?;
     writeln!(out, "  entity    {}", f.entity_text())?;
     if let FindingTime::Run { first, last, window_us, .. } = f.time {
@@ -98,16 +136,28 @@ fn show_finding(out: &mut impl Write, stored: &StoredFinding) -> Result<()> {
 }
 
 fn incidents_csv(out: &mut impl Write, incidents: &[Incident]) -> Result<()> {
-    writeln!(out, "id,rule,severity,first,last,findings,summary")?;
+    writeln!(out, "id,rule,severity,first,last,findings,summary,provisional,retracted,late,quiet")?;
     for i in incidents {
         let (first, last) = (format_micros(i.first), format_micros(i.last));
-        writeln!(out, "{},{},{},{first},{last},{},{}", i.id, i.rule, i.severity, i.findings, cell(&i.summary))?;
+        let retracted = i.retracted.map(format_micros).unwrap_or_default();
+        let quiet = i.quiet.as_deref().unwrap_or_default();
+        writeln!(
+            out,
+            "{},{},{},{first},{last},{},{},{},{retracted},{},{quiet}",
+            i.id,
+            i.rule,
+            i.severity,
+            i.findings,
+            cell(&i.summary),
+            i.provisional,
+            i.late
+        )?;
     }
     Ok(())
 }
 
 fn findings_csv(out: &mut impl Write, findings: &[StoredFinding]) -> Result<()> {
-    writeln!(out, "id,incident,rule,severity,first,last,entity,events,summary")?;
+    writeln!(out, "id,incident,rule,severity,first,last,entity,events,summary,marks")?;
     for stored in findings {
         let f = &stored.finding;
         let (first, last) = (format_micros(f.time.first()), format_micros(f.time.last()));
@@ -115,12 +165,13 @@ fn findings_csv(out: &mut impl Write, findings: &[StoredFinding]) -> Result<()> 
         let events = f.evidence.count;
         writeln!(
             out,
-            "{},{},{},{},{first},{last},{entity},{events},{}",
+            "{},{},{},{},{first},{last},{entity},{events},{},{}",
             f.id,
             stored.incident,
             f.rule,
             f.severity,
-            cell(&f.summary)
+            cell(&f.summary),
+            marks_of_finding(f)
         )?;
     }
     Ok(())

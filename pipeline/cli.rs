@@ -44,9 +44,15 @@ pub enum Command {
     /// List incidents (or findings) with their evidence
     Alerts(Alerts),
     /// Run the tests beside the rules
-    Test(Rules),
+    Test(Test),
     /// Check config, schemas and rules; all mistakes at once
-    Check,
+    Check(Check),
+    /// Say what a rule means, what it reads and when it fires
+    Explain(Explain),
+    /// Say why a finding is there: its history, its rule and the rows that made it hold
+    Why(Why),
+    /// Evaluate rules over what is stored, without alerting anybody
+    Backtest(Backtest),
     /// Make synthetic events with planted attacks
     Generate(Generate),
     /// Check that everything stored is there, whole and once
@@ -215,9 +221,51 @@ pub struct Alerts {
 }
 
 #[derive(Args)]
-pub struct Rules {
+pub struct Test {
     /// Only rules whose id contains this
     pub filter: Option<String>,
+    /// Also write the outcome as JUnit XML
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// Threads; default: the number of cores
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub jobs: Option<u16>,
+}
+
+#[derive(Args)]
+pub struct Check {
+    /// Warnings count as mistakes
+    #[arg(long)]
+    pub strict: bool,
+}
+
+#[derive(Args)]
+pub struct Explain {
+    pub rule: String,
+}
+
+#[derive(Args)]
+pub struct Why {
+    /// The finding's id, or how it begins
+    #[arg(value_name = "FINDING")]
+    pub finding: String,
+    /// Show at most so many rows
+    #[arg(long, default_value_t = 30, value_name = "N")]
+    pub rows: usize,
+}
+
+#[derive(Args)]
+pub struct Backtest {
+    /// Rules by id; without any, all
+    #[arg(value_name = "RULE")]
+    pub rules: Vec<String>,
+    #[command(flatten)]
+    pub span: Span,
+    /// What rules in one folder find and those in another do not
+    #[arg(long, num_args = 2, value_names = ["DIR_A", "DIR_B"])]
+    pub compare: Option<Vec<PathBuf>>,
+    #[arg(long, default_value = "table")]
+    pub format: Format,
 }
 
 #[derive(Args)]

@@ -3,9 +3,11 @@
 
 pub mod alerts;
 pub mod api;
+pub mod backtest;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod explain;
 pub mod generate;
 pub mod hunt;
 pub mod import;
@@ -13,8 +15,10 @@ pub mod keep;
 pub mod keeper;
 pub mod output;
 pub mod pack;
+pub mod reload;
 pub mod rooms;
 pub mod rules;
 pub mod run;
 pub mod shutdown;
 pub mod telemetry;
+pub mod why;

@@ -9,7 +9,7 @@ use stakeout::cli::{Cli, Command};
 use stakeout::config::Config;
 use stakeout::run::{Options, Running};
 use stakeout::shutdown::Shutdown;
-use stakeout::{alerts, demo, generate, hunt, import, keep, rules, telemetry};
+use stakeout::{alerts, backtest, demo, explain, generate, hunt, import, keep, rules, telemetry, why};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -34,8 +34,8 @@ fn told_once(error: &anyhow::Error) -> String {
 
 fn call(cli: &Cli) -> Result<bool> {
     telemetry::logs(if matches!(cli.command, Command::Run) { "info" } else { "warn" });
-    if let Command::Check = cli.command {
-        return rules::check(&cli.common);
+    if let Command::Check(args) = &cli.command {
+        return rules::check(args, &cli.common);
     }
     let config = rules::config(&cli.common)?;
     match &cli.command {
@@ -54,8 +54,11 @@ fn call(cli: &Cli) -> Result<bool> {
         Command::Search(args) => hunt::search(args, &config),
         Command::Sql(args) => hunt::sql(args, &config),
         Command::Alerts(args) => alerts::run(args, &config),
-        Command::Test(args) => rules::test(args, &config),
-        Command::Check => unreachable!("handled above"),
+        Command::Test(args) => rules::test::run(args, &config),
+        Command::Check(_) => unreachable!("handled above"),
+        Command::Explain(args) => explain::run(args, &config).map(|()| true),
+        Command::Why(args) => why::run(args, &config),
+        Command::Backtest(args) => backtest::run(args, config),
         Command::Generate(args) => generate::command::run(args, &config).map(|()| true),
         Command::Verify(args) => keep::verify(args, &config),
         Command::Backup(args) => keep::backup(args, &config).map(|()| true),

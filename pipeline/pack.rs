@@ -23,8 +23,20 @@ fn files(extension: &str) -> Vec<(PathBuf, String)> {
     found
 }
 
+/// The rules: every `.sql` but for state tables and lookups, which are no rules.
 pub fn rules() -> Vec<(PathBuf, String)> {
-    files(".sql")
+    let mut rules = files(".sql");
+    rules.retain(|(path, _)| {
+        !["state", "lookups"].iter().any(|folder| path.starts_with(Path::new("detections").join(folder)))
+    });
+    rules
+}
+
+/// The state tables that rules may join.
+pub fn states() -> Vec<(PathBuf, String)> {
+    let mut states = files(".sql");
+    states.retain(|(path, _)| path.starts_with("detections/state"));
+    states
 }
 
 pub fn tests() -> Vec<(PathBuf, String)> {

@@ -51,13 +51,32 @@ pub fn load_schemas(config: &Config) -> Result<Schemas> {
 }
 
 pub fn load_rules(config: &Config, schemas: &Schemas) -> Result<RuleSet> {
-    let (tables, hash) = (stored(schemas), schemas.hash());
-    Ok(runtime()?.block_on(async {
-        match rules_dir(config) {
-            Some(dir) => RuleSet::load(&dir, &tables, &hash).await,
-            None => RuleSet::parse(&pack::rules(), &tables, &hash).await,
-        }
-    })?)
+    RuleSource::of(config, schemas).load()
+}
+
+/// Where rules come from, and what they are checked against.
+#[derive(Clone)]
+pub struct RuleSource {
+    /// `None`: the pack inside the binary.
+    pub dir: Option<PathBuf>,
+    tables: Vec<Arc<TableSchema>>,
+    schemas_hash: String,
+}
+
+impl RuleSource {
+    pub fn of(config: &Config, schemas: &Schemas) -> RuleSource {
+        RuleSource { dir: rules_dir(config), tables: stored(schemas), schemas_hash: schemas.hash() }
+    }
+
+    pub fn load(&self) -> Result<RuleSet> {
+        let (tables, hash) = (&self.tables, &self.schemas_hash);
+        Ok(runtime()?.block_on(async {
+            match &self.dir {
+                Some(dir) => RuleSet::load(dir, tables, hash).await,
+                None => RuleSet::parse_with_states(&pack::states(), &pack::rules(), tables, hash).await,
+            }
+        })?)
+    }
 }
 
 /// The configured folder, else ./detections if it is there; `None` means the pack inside the binary.
@@ -147,7 +166,7 @@ pub struct Detection {
 }
 
 /// Committed rows, as the engine may see them.
-struct Committed<'a>(&'a Store);
+pub(crate) struct Committed<'a>(pub &'a Store);
 
 impl History for Committed<'_> {
     fn table(&self, name: &str) -> Arc<dyn TableProvider> {
@@ -161,6 +180,8 @@ impl Detection {
         let alerts = Alerts::open(&alerts_db(config), &config.alerts)?;
         let engine = Engine::new(knowledge.rules, alerts.frontier()?, &store.watermarks()?);
         let mut detection = Detection { engine, alerts, store, runtime: runtime()? };
+        detection.engine.stored_up_to(detection.store.offsets()?);
+        detection.engine.expect(detection.alerts.provisional()?);
         // Where new rules start is kept before the first row comes.
         let start = detection.engine.frontier().clone();
         detection.keep(&Output { frontier: start, ..Output::default() })?;
@@ -178,7 +199,7 @@ impl Detection {
     }
 
     pub fn on_admitted(&mut self, admitted: &Admitted) -> Result<usize> {
-        let output = self.engine.on_admitted(admitted);
+        let output = self.runtime.block_on(self.engine.on_admitted(admitted))?;
         self.keep(&output)
     }
 
@@ -186,12 +207,21 @@ impl Detection {
         let mut found = 0;
         loop {
             let history = Committed(&self.store);
-            let output = self.runtime.block_on(self.engine.on_commit(&commit.watermarks, &history))?;
+            let advanced = self.engine.on_commit(&commit.watermarks, &commit.offsets, &history);
+            let output = self.runtime.block_on(advanced)?;
             found += self.keep(&output)?;
             if !output.pending {
                 return Ok(found);
             }
         }
+    }
+
+    /// Other rules from now on.
+    pub fn on_rules(&mut self, rules: RuleSet) -> Result<usize> {
+        let history = Committed(&self.store);
+        let provisional = self.alerts.provisional()?;
+        let output = self.runtime.block_on(self.engine.replace_rules(rules, provisional, &history))?;
+        self.keep(&output)
     }
 
     /// The input ends here: every window that rows can still reach is final.

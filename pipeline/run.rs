@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
+use detect::RuleSet;
 use event::{Admitted, Commit, Counts, Offsets, Origin, Partition, PartitionState, Polled};
 use source::http::{Backlog, Server};
 use source::{Feed, KafkaConfig, KafkaFeed, LogFeed};
@@ -21,7 +22,8 @@ use crate::api::{self, Health, receivers};
 use crate::config::{Config, Upkeep};
 use crate::generate::command::mapping;
 use crate::keeper::keep;
-use crate::rooms::{Detection, Door, Knowledge, alerts_db, open_store};
+use crate::reload;
+use crate::rooms::{Detection, Door, Knowledge, RuleSource, alerts_db, open_store};
 use crate::shutdown::Shutdown;
 
 /// Polls waiting for normalize: at 4 MiB a poll this bounds what is read ahead to 16 MiB.
@@ -71,6 +73,7 @@ impl Stats {
 enum Work {
     Admitted(Arc<Admitted>),
     Commit(Commit),
+    Rules(Box<RuleSet>),
 }
 
 /// The first reason for which a room gave up.
@@ -115,6 +118,8 @@ pub struct Running {
     backlog: Arc<Backlog>,
     _server: Option<Server>,
     health: Health,
+    /// Until someone has taken it who tells detect of new rules.
+    work: Option<SyncSender<Work>>,
 }
 
 pub struct Options {
@@ -133,6 +138,7 @@ impl Running {
         let knowledge = Knowledge::load(config)?;
         let store = open_store(config, &knowledge.schemas, true)?;
         let door = Door::new(config, &knowledge.schemas, store.watermarks()?);
+        let watched = (RuleSource::of(config, &knowledge.schemas), knowledge.rules.bundle.clone());
         let detection = Detection::open(config, knowledge, store.clone())?;
         let delivery = alert::Delivery::start(
             &alerts_db(config),
@@ -158,9 +164,11 @@ impl Running {
             backlog,
             _server: server,
             health,
+            work: None,
         };
         let mut running =
             running.spawn_rooms(feed, door, detection, config.seal_bytes.saturating_mul(TAIL_SEALS_MAX), options)?;
+        running.spawn_reload(watched)?;
         running.spawn_keeper(config.upkeep.clone())?;
         Ok(running)
     }
@@ -175,6 +183,7 @@ impl Running {
     ) -> Result<Running> {
         let (polls, polled) = sync_channel(POLLS_WAITING_MAX);
         let (work, works) = sync_channel(WORK_WAITING_MAX);
+        self.work = Some(work.clone());
         // The sealer goes on until the line is done: its last seal must hold everything that was admitted.
         let (drained, sealed) = (Shutdown::new(), Shutdown::new());
         let committed: Arc<Mutex<Option<Offsets>>> = Arc::default();
@@ -201,6 +210,16 @@ impl Running {
         self.spawn("detect", move |_| detect(detection, &works, &options))?;
         self.health.ready.store(true, Ordering::Relaxed);
         Ok(self)
+    }
+
+    /// Rules that change while the line runs.
+    fn spawn_reload(&mut self, (source, bundle): (RuleSource, String)) -> Result<()> {
+        let stopping = self.stopping.clone();
+        let Some(work) = self.work.take() else { return Ok(()) };
+        self.spawn("rules", move |_| {
+            reload::watch(&source, &bundle, &stopping, |rules| work.send(Work::Rules(Box::new(rules))).is_ok());
+            Ok(())
+        })
     }
 
     /// Upkeep of the store, until the switch is pulled: the others drain without it.
@@ -445,6 +464,7 @@ fn detect(mut detection: Detection, works: &Receiver<Work>, options: &Options) -
         match work {
             Work::Admitted(admitted) => detection.on_admitted(&admitted)?,
             Work::Commit(commit) => detection.on_commit(&commit)?,
+            Work::Rules(rules) => detection.on_rules(*rules)?,
         };
     }
     if options.bounded {

@@ -13,7 +13,7 @@ benign: Node agents that enter namespaces of the host on purpose.
 -- Entering a namespace is everyday work of runtimes; by a shell or a namespace tool it is not.
 SELECT cluster,
        coalesce(hostname, '(unknown)') AS node,
-       coalesce(concat(k8s_ns_name, '/', k8s_pod_name), container_id) AS pod,
+       coalesce(k8s_ns_name || '/' || k8s_pod_name, container_id) AS pod,
        rule, priority, proc_name, proc_cmdline, container_image_repository
 FROM   falco
 WHERE  container_id IS NOT NULL AND container_id NOT IN ('', 'host')

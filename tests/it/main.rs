@@ -12,7 +12,9 @@ mod line;
 mod pager;
 mod process;
 mod receivers;
+mod scenarios;
 mod stored;
+mod tools;
 
 use std::path::PathBuf;
 

@@ -3,7 +3,8 @@
 //!
 //! Promises: what `record` returned from survives a power loss; an incident pages each of its receivers once; a page
 //! that a receiver acknowledged is never sent again, one whose outcome is unknown is sent again under the same id;
-//! pages of one incident keep their order. Recording never waits for a pager.
+//! pages of one incident keep their order, and behind the page of an incident that turned out to be none comes its
+//! retraction, once. Recording never waits for a pager.
 //!
 //! Left to others: what a finding is (`detect`), and what the terminal shows (`Reader` gives it the rows).
 
@@ -31,8 +32,8 @@ pub use config::{Config, PagerDutyConfig, ReceiverConfig, Span, WebhookConfig};
 pub use delivery::Delivery;
 pub use error::{Error, Result};
 pub use http::{Answer, Http, Request, TransportError, UreqHttp};
-pub use notification::{Flood, Notification, Subject};
-pub use read::{Attempt, Filter, Incident, Page, PageFilter, Reader, StoredFinding};
+pub use notification::{Flood, Notification, Retraction, Subject};
+pub use read::{Attempt, Filter, Incident, Page, PageFilter, Reader, StandingSince, StoredFinding};
 pub use record::{Alerts, Recorded};
 pub use route::{Labels, RouteConfig, Router};
 pub use secret::Secret;

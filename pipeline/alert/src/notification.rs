@@ -1,4 +1,4 @@
-//! What a page says, frozen into its outbox row as JSON when the incident opens. Receivers render it at send time, so a
+//! What a page says, frozen into its outbox row as JSON when the incident opens or is retracted. Receivers render it at send time, so a
 //! retry after days, or by a later version, still tells what was known then.
 
 use event::{Finding, Micros, Severity};
@@ -26,7 +26,22 @@ pub enum Subject {
         /// Hex SHA-256 of the evidence as JSON, whatever of it fits into the page.
         evidence_sha256: String,
     },
+    /// Every finding of a paged incident was retracted: whoever was called may stand down.
+    Retracted(Box<Retraction>),
     Flood(Flood),
+}
+
+/// What is told of an incident that turned out to be none; what it was is in the page before.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Retraction {
+    /// Of the finding that paged.
+    pub finding: String,
+    pub rule: String,
+    pub title: String,
+    pub severity: Severity,
+    pub summary: String,
+    /// Wall clock when the last of its findings was retracted.
+    pub retracted: Micros,
 }
 
 /// A rule opened more incidents within an hour than may page.
@@ -48,6 +63,7 @@ impl Notification {
     pub fn severity(&self) -> Severity {
         match &self.subject {
             Subject::Finding { finding, .. } => finding.severity,
+            Subject::Retracted(retraction) => retraction.severity,
             Subject::Flood(flood) => flood.severity,
         }
     }
@@ -55,6 +71,7 @@ impl Notification {
     pub fn rule(&self) -> &str {
         match &self.subject {
             Subject::Finding { finding, .. } => &finding.rule,
+            Subject::Retracted(retraction) => &retraction.rule,
             Subject::Flood(flood) => &flood.rule,
         }
     }
@@ -62,6 +79,7 @@ impl Notification {
     pub fn title(&self) -> &str {
         match &self.subject {
             Subject::Finding { finding, .. } => &finding.title,
+            Subject::Retracted(retraction) => &retraction.title,
             Subject::Flood(flood) => &flood.title,
         }
     }
@@ -69,8 +87,9 @@ impl Notification {
     /// One line for a small screen.
     pub fn summary(&self) -> String {
         match &self.subject {
-            Subject::Finding { finding, .. } if !finding.summary.trim().is_empty() => finding.summary.clone(),
-            Subject::Finding { finding, .. } => format!("{} ({})", finding.title, finding.entity_text()),
+            Subject::Finding { finding, .. } if finding.late => format!("Late: {}", line_of(finding)),
+            Subject::Finding { finding, .. } => line_of(finding),
+            Subject::Retracted(retraction) => format!("Retracted: {}", retraction.summary),
             Subject::Flood(flood) => format!(
                 "Flood: rule {} opened {} incidents in the hour from {}; only the first {} page",
                 flood.rule,
@@ -79,6 +98,13 @@ impl Notification {
                 flood.cap
             ),
         }
+    }
+}
+
+pub(crate) fn line_of(finding: &Finding) -> String {
+    match finding.summary.trim().is_empty() {
+        true => format!("{} ({})", finding.title, finding.entity_text()),
+        false => finding.summary.clone(),
     }
 }
 

@@ -3,12 +3,12 @@
 
 use std::path::Path;
 
-use event::{Finding, Micros, Severity};
+use event::{Finding, Micros, Severity, Standing};
 use rusqlite::{Connection, Row, ToSql, params_from_iter};
 
 use crate::error::Result;
 use crate::notification::Notification;
-use crate::record::{from_json, severity_id};
+use crate::record::{RETRACTED, from_json, severity_id};
 use crate::schema;
 
 /// `alerts.db` for reading.
@@ -50,6 +50,25 @@ pub struct Incident {
     pub updated: Micros,
     /// Its pages were held back by the cap per rule and hour.
     pub flooded: bool,
+    /// How many of its findings are neither confirmed nor retracted.
+    pub provisional: i64,
+    /// What it paged for was found in rows that came after their windows had been final.
+    pub late: bool,
+    /// `learning` or `historical`: why it has not asked for a page.
+    pub quiet: Option<String>,
+    /// Wall clock: all of its findings are retracted since.
+    pub retracted: Option<Micros>,
+}
+
+/// What a finding was taken for since when.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct StandingSince {
+    pub standing: Standing,
+    /// Wall clock.
+    pub recorded: Micros,
+    /// Its last boundary or its time, and the events it rested on, at that moment.
+    pub last: Micros,
+    pub events: i64,
 }
 
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -108,7 +127,8 @@ impl Reader {
     pub fn incidents(&self, filter: &Filter) -> Result<Vec<Incident>> {
         let mut query = Query::new(
             "SELECT id, rule, title, summary, severity, origin, entity, episode, first, last, findings, opened, updated,
-                    flooded
+                    flooded, (SELECT count(*) FROM findings f WHERE f.incident = incidents.id AND f.standing = 0),
+                    late, quiet, retracted
              FROM incidents WHERE merged_into IS NULL",
         );
         query.filter(filter, "id");
@@ -129,6 +149,10 @@ impl Reader {
                 opened: row.get(11)?,
                 updated: row.get(12)?,
                 flooded: row.get(13)?,
+                provisional: row.get(14)?,
+                late: row.get(15)?,
+                quiet: row.get(16)?,
+                retracted: row.get(17)?,
             })
         })
     }
@@ -140,6 +164,33 @@ impl Reader {
         query.run(&self.db, "last DESC, id DESC", filter.limit, |row| {
             let finding: String = row.get(2)?;
             Ok(StoredFinding { incident: row.get(0)?, recorded: row.get(1)?, finding: from_json("finding", &finding)? })
+        })
+    }
+
+    /// Those whose id begins so; live ones first.
+    pub fn findings_by_id(&self, prefix: &str) -> Result<Vec<StoredFinding>> {
+        let mut query = Query::new("SELECT incident, recorded, finding FROM findings WHERE true");
+        query.and("id >=", prefix.to_owned());
+        // Ids are hexadecimal: `g` comes after all of them.
+        query.and("id <", format!("{prefix}g"));
+        query.run(&self.db, "origin DESC, id", None, |row| {
+            let finding: String = row.get(2)?;
+            Ok(StoredFinding { incident: row.get(0)?, recorded: row.get(1)?, finding: from_json("finding", &finding)? })
+        })
+    }
+
+    /// What was thought of a finding, oldest first.
+    pub fn standings(&self, finding: &Finding) -> Result<Vec<StandingSince>> {
+        let mut query = Query::new("SELECT standing, recorded, last, events FROM standings WHERE true");
+        query.and("finding =", finding.id.clone());
+        query.and("origin =", finding.origin.name().to_owned());
+        query.run(&self.db, "seq", None, |row| {
+            Ok(StandingSince {
+                standing: standing_of(row.get(0)?),
+                recorded: row.get(1)?,
+                last: row.get(2)?,
+                events: row.get(3)?,
+            })
         })
     }
 
@@ -239,6 +290,14 @@ impl Query {
             found.push(read(row)?);
         }
         Ok(found)
+    }
+}
+
+fn standing_of(id: i64) -> Standing {
+    match id {
+        0 => Standing::Provisional,
+        RETRACTED => Standing::Retracted,
+        _ => Standing::Confirmed,
     }
 }
 

@@ -1,11 +1,14 @@
 //! The recorder: one transaction holds findings, their incidents, the notifications to send and how far detection has
 //! gone. Recording the same findings again, in any order and any portions, changes nothing: after a crash detection
 //! simply goes back to the frontier.
+//!
+//! A finding's standing only ever settles: provisional becomes confirmed or retracted, retracted becomes confirmed by a
+//! late evaluation, confirmed stays. So an evaluation that is repeated from further back cannot unsettle anything.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use event::{Finding, FindingTime, Frontier, Micros};
+use event::{Finding, FindingTime, Frontier, Micros, Standing};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use crate::clock::Bell;
@@ -31,9 +34,13 @@ pub struct Recorded {
     pub findings: u64,
     /// Known runs that grew.
     pub extended: u64,
+    /// Known findings that were confirmed.
+    pub confirmed: u64,
+    /// Known findings that were retracted.
+    pub retracted: u64,
     /// Incidents opened.
     pub incidents: u64,
-    /// Notifications put into the outbox, flood notices included.
+    /// Notifications put into the outbox, those of floods and retractions included.
     pub pages: u64,
     /// Opened incidents whose pages the cap per rule and hour held back.
     pub flooded: u64,
@@ -61,12 +68,24 @@ impl Alerts {
         }
         incidents.announce_floods()?;
         advance(&tx, frontier)?;
+        incidents.settle()?;
         tx.execute("DELETE FROM hours WHERE hour < ?1", [hour_of(now) - HOURS_KEPT])?;
         tx.commit()?;
         if recorded.pages > 0 {
             self.bell.ring();
         }
         Ok(recorded)
+    }
+
+    /// All findings that are neither confirmed nor retracted yet, by rule and time: what a restart takes up again.
+    pub fn provisional(&self) -> Result<Vec<Finding>> {
+        let mut query = self.db.prepare("SELECT finding FROM findings WHERE standing = 0 ORDER BY rule, first, id")?;
+        let mut rows = query.query([])?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            found.push(from_json("finding", &row.get::<_, String>(0)?)?);
+        }
+        Ok(found)
     }
 
     /// How far detection had gone when it last recorded.
@@ -92,59 +111,104 @@ pub(crate) fn hour_of(time: Micros) -> i64 {
     time.div_euclid(3_600_000_000)
 }
 
-/// Within one transaction no incident is split and joined again only because its findings came in another order.
+/// Within one transaction no incident is split and joined again only because its findings came in another order. What
+/// is said of one finding keeps its order.
 fn in_event_order(findings: &[Finding]) -> Vec<&Finding> {
     let mut ordered: Vec<&Finding> = findings.iter().collect();
-    ordered.sort_by(|a, b| (a.time.first(), &a.id, a.time.last()).cmp(&(b.time.first(), &b.id, b.time.last())));
+    ordered.sort_by(|a, b| (a.time.first(), &a.id).cmp(&(b.time.first(), &b.id)));
     ordered
 }
 
 fn keep(db: &Connection, finding: &Finding, now: Micros, incidents: &mut Incidents) -> Result<()> {
-    match held(db, finding)? {
-        None => {
-            let incident = incidents.join(finding, true)?;
-            insert(db, finding, &incident, now)?;
-            incidents.recorded.findings += 1;
+    let Some((have, incident)) = held(db, finding)? else {
+        return match finding.standing {
+            // Nobody was told of it.
+            Standing::Retracted => Ok(()),
+            Standing::Provisional | Standing::Confirmed => keep_new(db, finding, now, incidents),
+        };
+    };
+    let Some(becomes) = succeed(&have, finding) else { return Ok(()) };
+    let incident = match becomes.standing {
+        Standing::Retracted => {
+            incidents.reconsider(&incident);
+            incident
         }
-        Some(have) => {
-            if let Some(grown) = grow(&have, finding) {
-                incidents.join(&grown, false)?;
-                update(db, &grown)?;
-                incidents.recorded.extended += 1;
-            }
-        }
+        Standing::Provisional | Standing::Confirmed => incidents.join(&becomes, false)?,
+    };
+    update(db, &becomes, &incident)?;
+    let count = match becomes.standing {
+        standing if standing == have.standing => &mut incidents.recorded.extended,
+        Standing::Retracted => &mut incidents.recorded.retracted,
+        Standing::Provisional | Standing::Confirmed => &mut incidents.recorded.confirmed,
+    };
+    *count += 1;
+    if becomes.standing != have.standing {
+        note_standing(db, &becomes, now)?;
     }
     Ok(())
 }
 
-fn held(db: &Connection, finding: &Finding) -> Result<Option<Finding>> {
-    db.prepare_cached("SELECT finding FROM findings WHERE id = ?1 AND origin = ?2")?
-        .query_row(params![finding.id, finding.origin.name()], |row| row.get::<_, String>(0))
-        .optional()?
-        .map(|json| from_json("finding", &json))
-        .transpose()
+fn keep_new(db: &Connection, finding: &Finding, now: Micros, incidents: &mut Incidents) -> Result<()> {
+    let incident = incidents.join(finding, true)?;
+    insert(db, finding, &incident, now)?;
+    note_standing(db, finding, now)?;
+    incidents.recorded.findings += 1;
+    Ok(())
+}
+
+/// The finding as it is known, and its incident.
+fn held(db: &Connection, finding: &Finding) -> Result<Option<(Finding, String)>> {
+    let row: Option<(String, String)> = db
+        .prepare_cached("SELECT finding, incident FROM findings WHERE id = ?1 AND origin = ?2")?
+        .query_row(params![finding.id, finding.origin.name()], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((json, incident)) = row else { return Ok(None) };
+    Ok(Some((from_json("finding", &json)?, incident)))
+}
+
+/// What the held finding becomes by a newer word on it, or `None` if that changes nothing.
+fn succeed(have: &Finding, new: &Finding) -> Option<Finding> {
+    use Standing::{Confirmed, Provisional, Retracted};
+    match (have.standing, new.standing) {
+        (Provisional, Provisional) | (Confirmed, Confirmed) => grow(have, new),
+        (Provisional, Confirmed) => Some(new.clone()),
+        (Provisional, Retracted) => {
+            let mut retracted = new.clone();
+            // What somebody was paged for stays to be seen, also when nothing of it holds.
+            if new.evidence.count == 0 {
+                retracted.evidence = have.evidence.clone();
+            }
+            Some(retracted)
+        }
+        (Retracted, Confirmed) if new.late => Some(new.clone()),
+        (Retracted | Confirmed, _) => None,
+    }
 }
 
 /// The held run with what the newer evaluation adds, or `None` if it adds nothing. Never shrinks: the end is the later
-/// one, the evidence the larger one, and what the rule says is taken from the later end.
+/// one, the evidence the larger one, and what the rule says is taken from the later end. It is late, learnt or
+/// historical only as long as nothing else has found it.
 fn grow(have: &Finding, new: &Finding) -> Option<Finding> {
     let (FindingTime::Run { .. }, FindingTime::Run { .. }) = (have.time, new.time) else {
         return None;
     };
     let later = (new.time.last(), new.evidence.count) > (have.time.last(), have.evidence.count);
     let more = (new.evidence.count, new.time.last()) > (have.evidence.count, have.time.last());
-    if !later && !more {
+    let marks = |f: &Finding| (f.late, f.learning, f.historical);
+    let both = (have.late && new.late, have.learning && new.learning, have.historical && new.historical);
+    if !later && !more && both == marks(have) {
         return None;
     }
     let mut grown = if later { new.clone() } else { have.clone() };
     grown.evidence = if more { new.evidence.clone() } else { have.evidence.clone() };
+    (grown.late, grown.learning, grown.historical) = both;
     Some(grown)
 }
 
 fn insert(db: &Connection, finding: &Finding, incident: &str, now: Micros) -> Result<()> {
     db.prepare_cached(
-        "INSERT INTO findings (id, origin, incident, rule, severity, first, last, recorded, finding)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        "INSERT INTO findings (id, origin, incident, rule, severity, first, last, recorded, finding, standing)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
     )?
     .execute(params![
         finding.id,
@@ -155,14 +219,39 @@ fn insert(db: &Connection, finding: &Finding, incident: &str, now: Micros) -> Re
         finding.time.first(),
         finding.time.last(),
         now,
-        to_json("finding", finding)?
+        to_json("finding", finding)?,
+        standing_id(finding.standing)
     ])?;
     Ok(())
 }
 
-fn update(db: &Connection, finding: &Finding) -> Result<()> {
-    db.prepare_cached("UPDATE findings SET last = ?3, finding = ?4 WHERE id = ?1 AND origin = ?2")?
-        .execute(params![finding.id, finding.origin.name(), finding.time.last(), to_json("finding", finding)?])?;
+fn update(db: &Connection, finding: &Finding, incident: &str) -> Result<()> {
+    db.prepare_cached(
+        "UPDATE findings SET last = ?3, finding = ?4, standing = ?5, incident = ?6 WHERE id = ?1 AND origin = ?2",
+    )?
+    .execute(params![
+        finding.id,
+        finding.origin.name(),
+        finding.time.last(),
+        to_json("finding", finding)?,
+        standing_id(finding.standing),
+        incident
+    ])?;
+    Ok(())
+}
+
+fn note_standing(db: &Connection, finding: &Finding, now: Micros) -> Result<()> {
+    db.prepare_cached(
+        "INSERT INTO standings (finding, origin, standing, recorded, last, events) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?
+    .execute(params![
+        finding.id,
+        finding.origin.name(),
+        standing_id(finding.standing),
+        now,
+        finding.time.last(),
+        i64::try_from(finding.evidence.count).unwrap_or(i64::MAX)
+    ])?;
     Ok(())
 }
 
@@ -184,6 +273,17 @@ fn advance(db: &Connection, frontier: &Frontier) -> Result<()> {
     }
     Ok(())
 }
+
+/// A finding that stands has less than [`RETRACTED`].
+pub(crate) fn standing_id(standing: Standing) -> i64 {
+    match standing {
+        Standing::Provisional => 0,
+        Standing::Confirmed => 1,
+        Standing::Retracted => RETRACTED,
+    }
+}
+
+pub(crate) const RETRACTED: i64 = 2;
 
 /// As in OCSF, so that SQL can compare.
 pub(crate) fn severity_id(severity: event::Severity) -> i64 {

@@ -9,27 +9,35 @@ use arrow::datatypes::Int64Type;
 use arrow::record_batch::RecordBatch;
 use datafusion::execution::context::SessionContext;
 use event::{
-    Admitted, Evidence, Finding, FindingTime, Frontier, Micros, Origin, Partition, Source, Standing, Watermarks, column,
+    Admitted, Batch, Evidence, Finding, FindingTime, Frontier, Micros, Offsets, Origin, Partition, Ranges, Source,
+    Standing, Watermarks, column,
 };
 use futures::StreamExt;
-use query::QueryError;
+use query::{QueryError, batch_table};
 
 use crate::error::DetectError;
 use crate::evidence;
 use crate::history::History;
 use crate::ident;
-use crate::rule::{Body, Rule, Window};
+use crate::memory::{Memory, Report};
+use crate::rule::{Body, Rule, Windowed};
 use crate::ruleset::RuleSet;
 use crate::runs::Run;
 use crate::single;
 use crate::value;
-use crate::windowed::{Found, State, Walk};
+use crate::windows::{Live, Told, Usage};
 
 /// Boundaries per rule and call: a rule that has to catch up leaves room for the others and for new rows.
-const BOUNDARIES_PER_CALL: usize = 500;
+const BOUNDARIES_PER_CALL: usize = 5_000;
 
 /// A boundary that failed so often is skipped: waiting on would stop the rule for good.
 const FAILURES_MAX: u32 = 3;
+
+/// Provisional findings of one call that get their events at once; the others get them when they are confirmed.
+const EARLY_EVIDENCE_MAX: usize = 20;
+
+/// Findings of one rule and call whose events are read from the store. Of the others the query is kept.
+const EVIDENCE_MAX: usize = 500;
 
 /// What a call found, and how far detection has come by it.
 #[derive(Clone, Debug, Default)]
@@ -44,10 +52,26 @@ pub struct Output {
 pub struct Engine {
     rules: RuleSet,
     frontier: Frontier,
-    /// By rule id; windowed rules over live rows.
-    states: BTreeMap<String, State>,
+    /// By rule id; windowed rules over live rows. `None` until rows or a store are at hand.
+    live: Option<BTreeMap<String, Live>>,
+    /// Rules whose state has a gap and is rebuilt at the next commit.
+    broken: BTreeSet<String>,
+    /// Admitted and not known to be committed.
+    recent: Vec<Recent>,
+    /// By id; what was told ahead of time and is not settled.
+    provisional: BTreeMap<String, Finding>,
+    /// What is stored, as far as this engine was told: watermarks and offsets of the last commit.
+    committed: (Watermarks, Offsets),
     /// Rules whose last evaluation failed, so that only changes are logged.
     failing: BTreeSet<String>,
+    evidence_max: usize,
+    /// `first_seen` and state tables.
+    memory: Memory,
+}
+
+struct Recent {
+    ranges: Ranges,
+    batches: Vec<Batch>,
 }
 
 impl Engine {
@@ -55,17 +79,94 @@ impl Engine {
     /// that the frontier does not know starts after them: what lies before its deploy is history.
     /// Keep [`Engine::frontier`] before the first row comes, so that a crash cannot move that start.
     pub fn new(rules: RuleSet, mut frontier: Frontier, committed: &Watermarks) -> Engine {
-        let mut states = BTreeMap::new();
         for rule in &rules.rules {
             let Some(window) = rule.window else { continue };
             let start = match watermark(rule, committed) {
                 Micros::MIN => Micros::MIN,
                 mark => window.floor(mark),
             };
-            let evaluated = *frontier.boundaries.entry(rule.id.clone()).or_insert(start);
-            states.insert(rule.id.clone(), State::at(evaluated));
+            frontier.boundaries.entry(rule.id.clone()).or_insert(start);
         }
-        Engine { rules, frontier, states, failing: BTreeSet::new() }
+        let memory = Memory::new(&rules, &mut frontier, committed);
+        Engine {
+            rules,
+            frontier,
+            memory,
+            live: None,
+            broken: BTreeSet::new(),
+            recent: Vec::new(),
+            provisional: BTreeMap::new(),
+            committed: (committed.clone(), Offsets::default()),
+            failing: BTreeSet::new(),
+            evidence_max: EVIDENCE_MAX,
+        }
+    }
+
+    /// For who only counts: findings keep their query and read no events.
+    pub fn without_evidence(mut self) -> Engine {
+        self.evidence_max = 0;
+        self
+    }
+
+    /// Findings that were provisional at the last stop: each will be confirmed or retracted. Call before
+    /// [`Engine::catch_up`].
+    pub fn expect(&mut self, provisional: Vec<Finding>) {
+        self.provisional.extend(provisional.into_iter().map(|f| (f.id.clone(), f)));
+    }
+
+    /// Takes up where the last process was: what rules remember and hold is read again. [`Engine::catch_up`] does so too.
+    pub async fn rebuild(&mut self, provisional: Vec<Finding>, history: &dyn History) -> Result<Output, DetectError> {
+        self.expect(provisional);
+        let stored = self.stored(history)?;
+        let mut output = Output::default();
+        if self.live.is_none() {
+            self.restore(&stored, &mut output).await?;
+        }
+        Ok(output)
+    }
+
+    /// What is stored when the engine starts.
+    pub fn stored_up_to(&mut self, offsets: Offsets) {
+        self.committed.1 = offsets;
+    }
+
+    /// Other rules from now on. Windowed rules that are what they were keep their state; the state of the others is
+    /// rebuilt from what is stored and what was admitted since, and a new rule that holds already says so at once.
+    /// `provisional` are the findings that are kept as such.
+    pub async fn replace_rules(
+        &mut self,
+        rules: RuleSet,
+        provisional: Vec<Finding>,
+        history: &dyn History,
+    ) -> Result<Output, DetectError> {
+        let (marks, offsets) = self.committed.clone();
+        let before = std::mem::replace(&mut self.rules, rules);
+        let fresh = Engine::new(self.rules.clone(), self.frontier.clone(), &marks);
+        (self.frontier, self.memory) = (fresh.frontier, fresh.memory);
+        let stored = self.stored(history)?;
+        let mut output = Output::default();
+        let remembering = provisional.into_iter().filter(|f| self.remembers(&f.rule)).collect();
+        let report = self.memory.rebuild(remembering, &stored).await;
+        self.take(report, &mut output);
+        // To remember a row twice changes nothing.
+        let recent: Vec<Batch> = self.recent.iter().flat_map(|r| r.batches.clone()).collect();
+        self.remember(&recent, &mut output);
+        if let Some(live) = &mut self.live {
+            let same_world = before.context == self.rules.context;
+            let rules = &self.rules;
+            let is_same =
+                |id: &String| same_world && rules.get(id).map(|r| &r.version) == before.get(id).map(|r| &r.version);
+            live.retain(|id, _| is_same(id));
+            let rebuilt = rules.rules.iter().filter(|r| r.window.is_some() && !live.contains_key(&r.id));
+            self.broken.extend(rebuilt.map(|r| r.id.clone()));
+            self.mend(&stored, &offsets).await?;
+        }
+        let settled = self.on_commit(&marks, &offsets, history).await?;
+        output.findings.extend(settled.findings);
+        output.pending |= settled.pending;
+        output.frontier.advance(&self.frontier);
+        self.retract_of_rules_that_are_gone(&mut output);
+        Ok(output)
     }
 
     pub fn rules(&self) -> &RuleSet {
@@ -77,41 +178,102 @@ impl Engine {
         &self.frontier
     }
 
-    /// Single-event rules over rows that admission let through. Never fails: a failing rule leaves rows out,
-    /// counted.
-    pub fn on_admitted(&mut self, admitted: &Admitted) -> Output {
+    /// What each windowed rule costs and holds.
+    pub fn usage(&self) -> BTreeMap<String, Usage> {
+        self.live.iter().flatten().map(|(id, live)| (id.clone(), live.usage())).collect()
+    }
+
+    /// Rows that admission let through: all that single-event rules find in them, and what windowed rules that may
+    /// fire early find ahead of time. A failing rule leaves rows out, counted.
+    pub async fn on_admitted(&mut self, admitted: &Admitted) -> Result<Output, DetectError> {
+        if self.live.is_none() {
+            self.begin().await?;
+        }
         let mut output = Output::default();
         for batch in &admitted.batches {
             self.evaluate_rows(&batch.table, &batch.rows, &mut output);
         }
+        self.remember(&admitted.batches, &mut output);
+        if !admitted.ranges.is_empty() {
+            let batches = admitted.batches.clone();
+            self.recent.push(Recent { ranges: admitted.ranges.clone(), batches });
+        }
+        self.feed(&admitted.batches, &mut output).await;
         for ((topic, partition), range) in &admitted.ranges.0 {
             raise(&mut output.frontier, (topic.clone(), *partition), range.next);
         }
         self.frontier.advance(&output.frontier);
-        output
+        Ok(output)
     }
 
-    /// Windowed rules over live committed rows, for the boundaries that `committed` has reached.
-    pub async fn on_commit(&mut self, committed: &Watermarks, history: &dyn History) -> Result<Output, DetectError> {
+    /// Windowed rules over rows just admitted.
+    async fn feed(&mut self, batches: &[Batch], output: &mut Output) {
+        let Some(mut live) = self.live.take() else { return };
+        for rule in self.rules.rules.clone() {
+            let Some(state) = live.get_mut(&rule.id) else { continue };
+            let mut told = Vec::new();
+            if let Err(error) = admit(state, &rule, batches) {
+                self.failed(&rule, &error.to_string());
+                self.broken.insert(rule.id.clone());
+            } else if let Err(error) = state.look_ahead(&mut told).await {
+                self.failed(&rule, &error.to_string());
+            }
+            self.tell_early(&rule, told, output).await;
+        }
+        self.live = Some(live);
+    }
+
+    /// Windowed rules, for the boundaries that `committed` has reached. `offsets` is what the commit covers.
+    pub async fn on_commit(
+        &mut self,
+        committed: &Watermarks,
+        offsets: &Offsets,
+        history: &dyn History,
+    ) -> Result<Output, DetectError> {
         let stored = self.stored(history)?;
         let mut output = Output::default();
-        for rule in self.rules.rules.clone() {
-            let Some(window) = rule.window else { continue };
-            let to = watermark(&rule, committed);
-            let mut state = self.states.remove(&rule.id).expect("every windowed rule got a state");
-            if to > state.evaluated {
-                let walk = self.walk(&stored, &rule, window, Origin::Live);
-                let mut found = Found::default();
-                let outcome = walk.advance(&mut state, to, BOUNDARIES_PER_CALL, &mut found).await;
-                self.report(&stored, &rule, window, Origin::Live, found, &mut output).await;
-                self.judge(&rule, window, &mut state, outcome);
-                output.pending |= state.evaluated != Micros::MIN && state.evaluated < window.floor(to);
-                output.frontier.boundaries.insert(rule.id.clone(), state.evaluated);
-            }
-            self.states.insert(rule.id.clone(), state);
+        if self.live.is_none() {
+            self.restore(&stored, &mut output).await?;
         }
+        self.committed = (committed.clone(), offsets.clone());
+        let report = self.memory.on_commit(committed, &stored).await;
+        self.take(report, &mut output);
+        self.recent.retain(|recent| !covers(offsets, &recent.ranges));
+        self.mend(&stored, offsets).await?;
+        let Some(mut live) = self.live.take() else { return Ok(output) };
+        for rule in self.rules.rules.clone() {
+            let Some(state) = live.get_mut(&rule.id) else { continue };
+            let mut told = Vec::new();
+            let outcome = self.advance(state, &rule, committed, &stored, &mut told, &mut output).await;
+            let (early, told) = told.into_iter().partition(|told| matches!(told, Told::Provisional(_)));
+            self.tell(&stored, &rule, Origin::Live, told, &mut output).await;
+            self.tell_early(&rule, early, &mut output).await;
+            self.judge(&rule, state, outcome);
+            if state.evaluated() != Micros::MIN {
+                output.frontier.boundaries.insert(rule.id.clone(), state.evaluated());
+            }
+            show(&rule, &state.usage());
+        }
+        self.live = Some(live);
         self.frontier.advance(&output.frontier);
         Ok(output)
+    }
+
+    async fn advance(
+        &self,
+        state: &mut Live,
+        rule: &Rule,
+        committed: &Watermarks,
+        stored: &SessionContext,
+        told: &mut Vec<Told>,
+        output: &mut Output,
+    ) -> Result<(), QueryError> {
+        let to = watermark(rule, committed);
+        if to > state.evaluated() {
+            output.pending |= state.advance(to, BOUNDARIES_PER_CALL, told).await?;
+        }
+        state.catch_up(&self.rules.base, stored, told).await?;
+        state.look_ahead(told).await
     }
 
     /// Windowed rules over a stream that has ended: every boundary whose window has rows of `origin`, or of those
@@ -124,51 +286,196 @@ impl Engine {
     ) -> Result<Output, DetectError> {
         let stored = self.stored(history)?;
         let mut output = Output::default();
+        let report = self.memory.finish(origin, range, &stored).await;
+        self.take(report, &mut output);
+        let mut live = if origin == Origin::Live && range.is_none() { self.live.take() } else { None };
         for rule in self.rules.rules.clone() {
-            let Some(window) = rule.window else { continue };
-            let mut state = State::at(range.map_or(Micros::MIN, |(from, _)| window.floor(from)));
-            let mut found = Found::default();
-            loop {
-                let outcome = self.finish(&stored, &rule, window, origin, range, &mut state, &mut found).await;
-                let failed = outcome.is_err();
-                self.judge(&rule, window, &mut state, outcome);
-                // Before its first boundary a rule that fails has nothing to skip.
-                if !failed || (state.evaluated == Micros::MIN && state.failures == 0) {
-                    break;
-                }
+            let Body::Windowed(_) = &rule.body else { continue };
+            let mut told = Vec::new();
+            let outcome = match live.as_mut().and_then(|live| live.get_mut(&rule.id)) {
+                Some(state) => self.finish_live(state, &stored, &mut told).await,
+                None => self.replay(&rule, origin, range, &stored, &mut told).await,
+            };
+            match outcome {
+                Ok(()) => self.recovered(&rule),
+                Err(error) => self.failed(&rule, &error.to_string()),
             }
-            self.report(&stored, &rule, window, origin, found, &mut output).await;
+            self.tell(&stored, &rule, origin, told, &mut output).await;
         }
+        self.live = live;
         Ok(output)
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the loop of finish_bounded, with its locals")]
-    async fn finish(
+    async fn finish_live(
         &self,
+        state: &mut Live,
         stored: &SessionContext,
-        rule: &Rule,
-        window: Window,
+        told: &mut Vec<Told>,
+    ) -> Result<(), QueryError> {
+        state.finish(told).await?;
+        state.catch_up(&self.rules.base, stored, told).await
+    }
+
+    async fn replay(
+        &self,
+        rule: &Arc<Rule>,
         origin: Origin,
         range: Option<(Micros, Micros)>,
-        state: &mut State,
-        found: &mut Found,
+        stored: &SessionContext,
+        told: &mut Vec<Told>,
     ) -> Result<(), QueryError> {
-        let walk = self.walk(stored, rule, window, origin);
-        let last = match range {
-            Some((_, last)) => Some(last),
-            None => walk.last_time().await?,
-        };
-        match last {
-            Some(last) => walk.advance(state, window.last_reaching(last), usize::MAX, found).await,
-            None => Ok(()),
+        let mut state = Live::new(&self.rules.base, rule.clone(), origin).await?;
+        state.replay(stored, range, told).await?;
+        state.catch_up(&self.rules.base, stored, told).await
+    }
+
+    /// States without a past: nothing was admitted before.
+    async fn begin(&mut self) -> Result<(), DetectError> {
+        let mut live = BTreeMap::new();
+        for rule in self.rules.rules.iter().filter(|r| r.window.is_some()) {
+            let mut state = Live::new(&self.rules.base, rule.clone(), Origin::Live).await?;
+            if let Some(start) = self.frontier.boundaries.get(&rule.id).filter(|b| **b != Micros::MIN) {
+                state.begin(*start);
+            }
+            live.insert(rule.id.clone(), state);
+        }
+        self.live = Some(live);
+        Ok(())
+    }
+
+    /// States as if the process had never stopped: a function of the stored rows and the frontier.
+    async fn restore(&mut self, stored: &SessionContext, output: &mut Output) -> Result<(), DetectError> {
+        let (remembering, windowed) =
+            std::mem::take(&mut self.provisional).into_iter().partition(|(_, f)| self.remembers(&f.rule));
+        self.provisional = windowed;
+        let remembering: BTreeMap<String, Finding> = remembering;
+        let report = self.memory.rebuild(remembering.into_values().collect(), stored).await;
+        self.take(report, output);
+        self.begin().await?;
+        let Some(mut live) = self.live.take() else { return Ok(()) };
+        for rule in self.rules.rules.clone() {
+            let Some(state) = live.get_mut(&rule.id) else { continue };
+            let start = self.frontier.boundaries.get(&rule.id).copied().unwrap_or(Micros::MIN);
+            let mut told = Vec::new();
+            match rebuild(state, stored, &self.rules.base, start, None).await {
+                Ok(()) => {
+                    self.remember_provisional(&rule, state);
+                    let looked = look_at_all(state, &mut told).await;
+                    self.tell_early(&rule, told, output).await;
+                    if let Err(error) = looked {
+                        self.failed(&rule, &error.to_string());
+                    }
+                }
+                Err(error) => {
+                    self.failed(&rule, &error.to_string());
+                    self.broken.insert(rule.id.clone());
+                }
+            }
+        }
+        self.live = Some(live);
+        self.retract_of_rules_that_are_gone(output);
+        Ok(())
+    }
+
+    /// Rebuilds states that have a gap: stored rows up to the commit, then what was admitted after it.
+    async fn mend(&mut self, stored: &SessionContext, offsets: &Offsets) -> Result<(), DetectError> {
+        for id in std::mem::take(&mut self.broken) {
+            let Some(rule) = self.rules.get(&id).cloned() else { continue };
+            let start = self.frontier.boundaries.get(&id).copied().unwrap_or(Micros::MIN);
+            let mut state = Live::new(&self.rules.base, rule.clone(), Origin::Live).await?;
+            let mended = async {
+                rebuild(&mut state, stored, &self.rules.base, start, Some(offsets)).await?;
+                for recent in &self.recent {
+                    admit(&mut state, &rule, &recent.batches)?;
+                }
+                Ok::<_, QueryError>(())
+            };
+            match mended.await {
+                Ok(()) => {
+                    self.remember_provisional(&rule, &mut state);
+                    state.watch_all();
+                    self.recovered(&rule);
+                }
+                Err(error) => {
+                    self.failed(&rule, &error.to_string());
+                    self.broken.insert(id.clone());
+                }
+            }
+            if let Some(live) = &mut self.live {
+                live.insert(id, state);
+            }
+        }
+        Ok(())
+    }
+
+    fn remember_provisional(&self, rule: &Rule, state: &mut Live) {
+        for finding in self.provisional.values().filter(|f| f.rule == rule.id) {
+            state.expect(finding.entity.clone(), finding.time.first());
         }
     }
 
-    /// Single-event rules over stored rows past the frontier: after a crash between the store's transaction and
+    fn remembers(&self, id: &str) -> bool {
+        self.rules.get(id).is_some_and(|rule| matches!(rule.body, Body::Remembering(_)))
+    }
+
+    /// Rows that rules with `first_seen` or state tables remember, and what those rules find in them.
+    fn remember(&mut self, batches: &[Batch], output: &mut Output) {
+        let rows: Vec<_> = batches.iter().map(|b| (&*b.table, &b.rows)).collect();
+        let report = self.memory.on_rows(&rows);
+        self.take(report, output);
+    }
+
+    fn take(&mut self, report: Report, output: &mut Output) {
+        output.findings.extend(report.findings);
+        output.frontier.boundaries.extend(report.boundaries);
+        output.pending |= report.pending;
+        for (rule, failed) in report.fared {
+            match failed {
+                Some(reason) => self.failed(&rule, &reason),
+                None => self.recovered(&rule),
+            }
+        }
+    }
+
+    /// A state table as rows with `since <= time < boundary` see it at a boundary: the versions from rows before it,
+    /// stamped before it, that hold at some time from `since` on.
+    pub async fn state_at(
+        &self,
+        state: &str,
+        origin: Origin,
+        boundary: Micros,
+        since: Micros,
+        history: &dyn History,
+    ) -> Result<RecordBatch, DetectError> {
+        let Some(state) = self.rules.states.iter().find(|s| s.name == state) else {
+            return Err(DetectError::History(QueryError::Run(format!("there is no state table `{state}`"))));
+        };
+        Ok(self.memory.versions(state, origin, boundary, since, &self.stored(history)?).await?)
+    }
+
+    /// What rules and state tables remember, in bytes, and the events whose judgement is not final.
+    pub fn remembered(&self) -> (usize, usize) {
+        (self.memory.bytes(), self.memory.waiting())
+    }
+
+    fn retract_of_rules_that_are_gone(&mut self, output: &mut Output) {
+        let is_gone =
+            |f: &Finding| self.rules.get(&f.rule).is_none_or(|rule| rule.window.is_none() && !self.remembers(&rule.id));
+        let gone: Vec<String> = self.provisional.values().filter(|f| is_gone(f)).map(|f| f.id.clone()).collect();
+        for id in gone {
+            let finding = self.provisional.remove(&id).expect("just listed");
+            output.findings.push(Finding { standing: Standing::Retracted, ..finding });
+        }
+    }
+
+    /// Windowed rules take up where they were; single-event rules look at stored rows past the frontier: after a crash between the store's transaction and
     /// the one that keeps findings. Call before anything new is admitted.
     pub async fn catch_up(&mut self, history: &dyn History) -> Result<Output, DetectError> {
         let stored = self.stored(history)?;
         let mut output = Output::default();
+        if self.live.is_none() {
+            self.restore(&stored, &mut output).await?;
+        }
         for schema in self.rules.schemas.clone() {
             let behind = self.behind(&stored, &schema.name).await?;
             if behind.is_empty() {
@@ -178,7 +485,9 @@ impl Engine {
             let sql = format!("SELECT * FROM {} WHERE {any}", schema.name);
             let mut rows = stored.sql(&sql).await?.execute_stream().await?;
             while let Some(batch) = rows.next().await {
-                self.evaluate_rows(&schema.name, &batch?, &mut output);
+                let batch = Batch { table: schema.name.as_str().into(), rows: batch? };
+                self.evaluate_rows(&schema.name, &batch.rows, &mut output);
+                self.remember(&[batch], &mut output);
             }
         }
         self.frontier.advance(&output.frontier);
@@ -220,42 +529,92 @@ impl Engine {
         advance_offsets(&mut output.frontier, rows);
     }
 
-    /// Turns the runs of a rule into findings.
-    async fn report(
-        &self,
-        stored: &SessionContext,
-        rule: &Rule,
-        window: Window,
-        origin: Origin,
-        found: Found,
-        output: &mut Output,
-    ) {
-        count_nulls(rule, found.null_entities);
-        count_findings(rule, found.runs.len());
-        for run in found.runs.into_values() {
-            output.findings.push(self.finding(stored, rule, window, origin, run).await);
+    /// Findings ahead of time. Their rows are not stored yet: the events are those at hand.
+    async fn tell_early(&mut self, rule: &Rule, told: Vec<Told>, output: &mut Output) {
+        if told.is_empty() {
+            return;
+        }
+        let recent = match self.recent_rows() {
+            Ok(recent) => recent,
+            Err(error) => return self.failed(rule, &error.to_string()),
+        };
+        for (n, told) in told.into_iter().enumerate() {
+            let Told::Provisional(run) = told else { continue };
+            let rows = (n < EARLY_EVIDENCE_MAX.min(self.evidence_max)).then_some(&recent);
+            let finding = self.finding(rows, rule, Origin::Live, run, None).await;
+            let finding = Finding { standing: Standing::Provisional, ..finding };
+            self.provisional.insert(finding.id.clone(), finding.clone());
+            count_findings(rule, 1);
+            output.findings.push(finding);
         }
     }
 
-    async fn finding(&self, stored: &SessionContext, rule: &Rule, window: Window, origin: Origin, run: Run) -> Finding {
-        let Body::Windowed { evidence: source, .. } = &rule.body else {
-            unreachable!("runs come from windowed rules only");
-        };
-        let query = evidence::run_query(rule, window, source, &run, origin);
-        let mut evidence = match evidence::collect(stored, query.clone()).await {
-            Ok(evidence) => evidence,
-            // A finding without its events is better than none; the query is with it.
-            Err(error) => {
-                metrics::counter!("stakeout_evidence_errors_total", "rule" => rule.id.clone()).increment(1);
-                tracing::error!(rule = %rule.id, error = %error.strip_backtrace(), "evidence could not be read");
-                Evidence { query, ..Evidence::default() }
-            }
+    /// Turns what a rule told into findings.
+    async fn tell(
+        &mut self,
+        stored: &SessionContext,
+        rule: &Rule,
+        origin: Origin,
+        told: Vec<Told>,
+        output: &mut Output,
+    ) {
+        for (n, told) in last_words(told).into_iter().enumerate() {
+            let rows = (n < self.evidence_max).then_some(stored);
+            let finding = match told {
+                Told::Confirmed(run) => {
+                    let finding = self.finding(rows, rule, origin, run, None).await;
+                    if self.provisional.remove(&finding.id).is_none() && finding.time.first() == finding.time.last() {
+                        count_findings(rule, 1);
+                    }
+                    finding
+                }
+                Told::Late { run, known } => {
+                    count_findings(rule, 1);
+                    let finding = self.finding(rows, rule, origin, run, Some(known)).await;
+                    Finding { late: true, ..finding }
+                }
+                Told::Retracted { entity, first } => {
+                    let id = ident::of_run(&rule.id, &entity, origin, first);
+                    let Some(finding) = self.provisional.remove(&id) else { continue };
+                    Finding { standing: Standing::Retracted, ..finding }
+                }
+                Told::Provisional(_) => continue,
+            };
+            output.findings.push(finding);
+        }
+    }
+
+    async fn finding(
+        &self,
+        rows: Option<&SessionContext>,
+        rule: &Rule,
+        origin: Origin,
+        run: Run,
+        known: Option<Micros>,
+    ) -> Finding {
+        let Windowed { window, evidence: source, .. } = windowed(rule);
+        let query = evidence::run_query(rule, *window, source, &run, origin, known);
+        let mut evidence = match rows {
+            None => Evidence { query, ..Evidence::default() },
+            Some(rows) => match evidence::collect(rows, query.clone()).await {
+                Ok(evidence) => evidence,
+                // A finding without its events is better than none; the query is with it.
+                Err(error) => {
+                    metrics::counter!("stakeout_evidence_errors_total", "rule" => rule.id.clone()).increment(1);
+                    tracing::error!(rule = %rule.id, error = %error.strip_backtrace(), "evidence could not be read");
+                    Evidence { query, ..Evidence::default() }
+                }
+            },
         };
         if !run.evidence.is_empty() {
             evidence.count = run.evidence.len() as u64;
         }
+        let id = match known {
+            None => ident::of_run(&rule.id, &run.entity, origin, run.first),
+            Some(_) => ident::of_late_run(&rule.id, &run.entity, origin, run.first),
+        };
         Finding {
-            id: ident::of_run(&rule.id, &run.entity, origin, run.first),
+            id,
             rule: rule.id.clone(),
             title: rule.title.clone(),
             severity: rule.severity,
@@ -283,15 +642,28 @@ impl Engine {
         }
     }
 
-    fn judge(&mut self, rule: &Rule, window: Window, state: &mut State, outcome: Result<(), QueryError>) {
+    fn judge(&mut self, rule: &Rule, state: &mut Live, outcome: Result<(), QueryError>) {
         let Err(error) = outcome else { return self.recovered(rule) };
         self.failed(rule, &error.to_string());
         state.failures += 1;
         if state.failures >= FAILURES_MAX {
-            tracing::error!(rule = %rule.id, after = state.evaluated, "rule skips a boundary it could not evaluate");
+            tracing::error!(rule = %rule.id, after = state.evaluated(), "rule skips a boundary it could not evaluate");
             metrics::counter!("stakeout_rule_boundaries_skipped_total", "rule" => rule.id.clone()).increment(1);
-            state.skip(window.every_us);
+            state.skip();
         }
+    }
+
+    /// Tables over what was admitted and may not be stored yet.
+    fn recent_rows(&self) -> Result<SessionContext, QueryError> {
+        let ctx = query::fork(&self.rules.base);
+        let schemas = &self.rules.schemas;
+        let rows = |name: &str| {
+            let batches = self.recent.iter().flat_map(|r| &r.batches).filter(|b| &*b.table == name);
+            let schema = schemas.iter().find(|s| s.name == name).expect("asked for the schemas given").arrow();
+            batch_table(schema, batches.map(|b| b.rows.clone()).collect())
+        };
+        query::register_tables(&ctx, schemas, &rows)?;
+        Ok(ctx)
     }
 
     fn failed(&mut self, rule: &Rule, reason: &str) {
@@ -309,10 +681,6 @@ impl Engine {
         }
     }
 
-    fn walk<'a>(&'a self, stored: &'a SessionContext, rule: &'a Rule, window: Window, origin: Origin) -> Walk<'a> {
-        Walk { base: &self.rules.base, stored, rule, window, origin }
-    }
-
     fn stored(&self, history: &dyn History) -> Result<SessionContext, DetectError> {
         let ctx = query::fork(&self.rules.base);
         query::register_tables(&ctx, &self.rules.schemas, &|name| history.table(name))?;
@@ -320,8 +688,68 @@ impl Engine {
     }
 }
 
+fn windowed(rule: &Rule) -> &Windowed {
+    match &rule.body {
+        Body::Windowed(windowed) => windowed,
+        _ => unreachable!("runs come from windowed rules only"),
+    }
+}
+
+/// Feeds one rule's state.
+fn admit(state: &mut Live, rule: &Rule, batches: &[Batch]) -> Result<(), QueryError> {
+    let mine = |b: &&Batch| rule.tables.iter().any(|t| **t == *b.table);
+    batches.iter().filter(mine).try_for_each(|batch| state.admit(&batch.table, &batch.rows))
+}
+
+async fn rebuild(
+    state: &mut Live,
+    stored: &SessionContext,
+    base: &SessionContext,
+    start: Micros,
+    up_to: Option<&Offsets>,
+) -> Result<(), QueryError> {
+    state.rebuild(stored, base, start, up_to).await
+}
+
+/// An early look at a state that was just rebuilt: a new rule may hold at once.
+async fn look_at_all(state: &mut Live, told: &mut Vec<Told>) -> Result<(), QueryError> {
+    state.watch_all();
+    state.look_ahead(told).await
+}
+
+/// A run that began and ended within one call is told once, as it ended.
+fn last_words(told: Vec<Told>) -> Vec<Told> {
+    let mut seen = BTreeSet::new();
+    let mut last: Vec<Told> = Vec::with_capacity(told.len());
+    for told in told.into_iter().rev() {
+        let again = match &told {
+            Told::Confirmed(run) => !seen.insert((run.entity.clone(), run.first)),
+            _ => false,
+        };
+        if !again {
+            last.push(told);
+        }
+    }
+    last.reverse();
+    last
+}
+
+/// All of `ranges` lies before `offsets`.
+fn covers(offsets: &Offsets, ranges: &Ranges) -> bool {
+    ranges.0.iter().all(|(partition, range)| offsets.0.get(partition).is_some_and(|next| range.next <= *next))
+}
+
+fn show(rule: &Rule, usage: &Usage) {
+    let label = || rule.id.clone();
+    metrics::gauge!("stakeout_rule_state_bytes", "rule" => label()).set(usage.state_bytes as f64);
+    metrics::counter!("stakeout_rule_rows_total", "rule" => label()).absolute(usage.rows);
+    metrics::counter!("stakeout_rule_rows_kept_total", "rule" => label()).absolute(usage.kept);
+    metrics::counter!("stakeout_rule_rows_refused_total", "rule" => label()).absolute(usage.refused);
+    metrics::counter!("stakeout_rule_nanoseconds_total", "rule" => label()).absolute(usage.busy.as_nanos() as u64);
+}
+
 /// How far all the sources of a rule have come. Rows of `unparsed` come from any source.
-fn watermark(rule: &Rule, marks: &Watermarks) -> Micros {
+pub(crate) fn watermark(rule: &Rule, marks: &Watermarks) -> Micros {
     let of_table = |table: &String| match table.parse::<Source>() {
         Ok(source) => marks.get(source),
         Err(_) => marks.0.values().copied().min().unwrap_or(Micros::MIN),

@@ -14,7 +14,7 @@ use crate::runs::Run;
 use crate::value::{sql_text, sql_time};
 
 /// What every evidence query returns.
-const COLUMNS: &str = "event_uid, time, topic, \"partition\", \"offset\", message_index, raw";
+pub const COLUMNS: &str = "event_uid, time, topic, \"partition\", \"offset\", message_index, raw";
 
 /// The first events are those of the lowest time; the rest makes the order total.
 const ORDER: &str = "time, event_uid, topic, \"partition\", \"offset\", message_index";
@@ -32,13 +32,21 @@ pub fn row_query(table: &str, time: Micros, event_uid: &str, row_hash: &[u8]) ->
     )
 }
 
-/// The query for a run: the rows that its boundaries looked at, narrowed to its entity.
-pub fn run_query(rule: &Rule, window: Window, source: &EvidenceSource, run: &Run, origin: Origin) -> String {
+/// The query for a run: the rows that its boundaries looked at, narrowed to its entity. `known`: rows admitted up to
+/// there count, for a run that late rows made.
+pub fn run_query(
+    rule: &Rule,
+    window: Window,
+    source: &EvidenceSource,
+    run: &Run,
+    origin: Origin,
+    known: Option<Micros>,
+) -> String {
     let bounds = format!(
         "time >= {} AND time < {} AND source_watermark < {} AND origin = '{}'",
         sql_time(run.first - window.window_us),
         sql_time(run.last),
-        sql_time(run.last),
+        sql_time(known.unwrap_or(run.last)),
         origin.name()
     );
     match source {

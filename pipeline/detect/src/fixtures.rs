@@ -28,6 +28,7 @@ pub fn schemas() -> Vec<Arc<TableSchema>> {
         ("objectref_namespace", ColumnType::String),
         ("objectref_name", ColumnType::String),
         ("response_code", ColumnType::Int64),
+        ("pod_privileged", ColumnType::Bool),
         ("actor_user_groups", ColumnType::StringList),
     ];
     let cloudtrail: &[(&str, ColumnType)] = &[
@@ -65,6 +66,8 @@ fn schema(name: &str, own: &[(&str, ColumnType)]) -> Arc<TableSchema> {
         common,
         doc: String::new(),
         ocsf: None,
+        values: Vec::new(),
+        level: None,
     };
     let mut columns: Vec<Column> =
         META_COLUMNS.iter().map(|n| column(n, meta_type(n), ["cluster", "file_sha256"].contains(n), true)).collect();
@@ -73,6 +76,50 @@ fn schema(name: &str, own: &[(&str, ColumnType)]) -> Arc<TableSchema> {
     }
     columns.extend(own.iter().map(|(n, kind)| column(n, *kind, true, false)));
     Arc::new(TableSchema::new(name.into(), String::new(), columns))
+}
+
+/// The tables as `schemas/` has them, every column.
+pub fn shipped_schemas() -> Vec<Arc<TableSchema>> {
+    let dir = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../schemas"));
+    let read = |name: &str| -> serde_json::Value {
+        let path = dir.join(format!("{name}.yaml"));
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        serde_saphyr::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    };
+    let events = read("events");
+    let of = |file: &serde_json::Value, part: &str, common: bool| -> Vec<Column> {
+        let columns = file[part].as_object().into_iter().flatten();
+        let column = |(name, column): (&String, &serde_json::Value)| Column {
+            name: name.clone(),
+            kind: match column["type"].as_str().expect("a column has a type") {
+                "string" => ColumnType::String,
+                "int64" => ColumnType::Int64,
+                "bool" => ColumnType::Bool,
+                "timestamp" => ColumnType::Timestamp,
+                "hash" => ColumnType::Hash,
+                "list<string>" => ColumnType::StringList,
+                "binary" => ColumnType::Binary,
+                other => panic!("{name} is {other}"),
+            },
+            nullable: !META_COLUMNS.contains(&name.as_str()) || ["cluster", "file_sha256"].contains(&name.as_str()),
+            common,
+            doc: String::new(),
+            level: None,
+            values: Vec::new(),
+            ocsf: None,
+        };
+        columns.map(column).collect()
+    };
+    let table = |name: &str| {
+        let mut columns = of(&events, "meta", true);
+        columns.sort_by_key(|c| META_COLUMNS.iter().position(|m| *m == c.name));
+        if name != tables::UNPARSED {
+            columns.extend(of(&events, "common", true));
+        }
+        columns.extend(of(&read(name), "columns", false));
+        Arc::new(TableSchema::new(name.into(), String::new(), columns))
+    };
+    tables::STORED.map(table).into()
 }
 
 fn meta_type(name: &str) -> ColumnType {
@@ -147,7 +194,11 @@ pub fn row(table: &'static str, time: Micros, uid: &str, cells: &[(&str, Cell)])
 }
 
 pub fn batch(table: &str, rows: &[Row]) -> RecordBatch {
-    let schema = schemas().into_iter().find(|s| s.name == table).expect("a table of the fixtures");
+    batch_of(&schemas(), table, rows)
+}
+
+fn batch_of(schemas: &[Arc<TableSchema>], table: &str, rows: &[Row]) -> RecordBatch {
+    let schema = schemas.iter().find(|s| s.name == table).expect("a table of the fixtures");
     let columns = schema.columns.iter().map(|c| column(c, rows)).collect();
     RecordBatch::try_new(schema.arrow(), columns).expect("cells fit their columns")
 }
@@ -166,7 +217,9 @@ fn column(column: &Column, rows: &[Row]) -> ArrayRef {
         ColumnType::Hash => {
             let mut hashes = FixedSizeBinaryBuilder::new(16);
             for row in rows {
-                let all = format!("{:?}", row.cells.iter().collect::<std::collections::BTreeMap<_, _>>().values());
+                // The hash is of the event's bytes, which know nothing of the watermark.
+                let cells = row.cells.iter().filter(|(name, _)| *name != "source_watermark");
+                let all = format!("{:?}", cells.collect::<std::collections::BTreeMap<_, _>>().values());
                 hashes.append_value(&blake3::hash(all.as_bytes()).as_bytes()[..16]).expect("16 bytes");
             }
             Arc::new(hashes.finish())
@@ -184,20 +237,31 @@ fn column(column: &Column, rows: &[Row]) -> ArrayRef {
 
 /// Rows as admission would hand them over, one batch per table.
 pub fn admitted(rows: &[Row]) -> Admitted {
+    admitted_as(&schemas(), rows)
+}
+
+/// The same, with the columns of other schemas.
+pub fn admitted_as(schemas: &[Arc<TableSchema>], rows: &[Row]) -> Admitted {
     let mut admitted = Admitted::default();
     for table in tables::STORED {
         let of_table: Vec<Row> = rows.iter().filter(|r| r.table == table).cloned().collect();
         if !of_table.is_empty() {
-            admitted.batches.push(Batch { table: table.into(), rows: batch(table, &of_table) });
+            admitted.batches.push(Batch { table: table.into(), rows: batch_of(schemas, table, &of_table) });
         }
     }
     admitted
 }
 
 /// Stored rows in memory.
-#[derive(Default)]
 pub struct Store {
+    schemas: Vec<Arc<TableSchema>>,
     batches: HashMap<String, Vec<RecordBatch>>,
+}
+
+impl Default for Store {
+    fn default() -> Store {
+        Store { schemas: schemas(), batches: HashMap::new() }
+    }
 }
 
 impl Store {
@@ -207,8 +271,15 @@ impl Store {
         store
     }
 
+    /// With the tables of other schemas.
+    pub fn of_as(schemas: &[Arc<TableSchema>], rows: &[Row]) -> Store {
+        let mut store = Store { schemas: schemas.to_vec(), ..Store::default() };
+        store.add(rows);
+        store
+    }
+
     pub fn add(&mut self, rows: &[Row]) {
-        for batch in admitted(rows).batches {
+        for batch in admitted_as(&self.schemas, rows).batches {
             self.batches.entry(batch.table.to_string()).or_default().push(batch.rows);
         }
     }
@@ -216,7 +287,7 @@ impl Store {
 
 impl History for Store {
     fn table(&self, name: &str) -> Arc<dyn TableProvider> {
-        let schema: SchemaRef = schemas().iter().find(|s| s.name == name).expect("a stored table").arrow();
+        let schema: SchemaRef = self.schemas.iter().find(|s| s.name == name).expect("a stored table").arrow();
         batch_table(schema, self.batches.get(name).cloned().unwrap_or_default())
     }
 }

@@ -29,7 +29,11 @@ pub struct Header {
     pub benign: Option<String>,
     pub suppress_us: i64,
     pub needs_level: Option<String>,
+    /// History before which what is new is only learned; `None` is the default.
+    pub learning_us: Option<i64>,
     pub references: Vec<String>,
+    /// Asks not to fire before boundaries are final.
+    pub emit_final: bool,
     pub entity_line: u64,
     pub summary_line: u64,
 }
@@ -50,6 +54,7 @@ struct Written {
     suppress: Option<Spanned<String>>,
     emit: Option<Spanned<String>>,
     needs_level: Option<String>,
+    learning: Option<Spanned<String>>,
     #[serde(default)]
     references: Vec<String>,
 }
@@ -80,7 +85,7 @@ pub fn parse(path: &Path, text: &str, problems: &mut Vec<RuleProblem>) -> Option
 }
 
 /// The comment's text with as many line breaks in front as the file has, so that YAML's lines are the file's.
-fn yaml_of(text: &str) -> Option<String> {
+pub(crate) fn yaml_of(text: &str) -> Option<String> {
     let start = text.find("/*").filter(|start| text[..*start].trim().is_empty())?;
     let end = start + text[start..].find("*/")?;
     let above = text[..start].matches('\n').count();
@@ -104,6 +109,10 @@ fn understand(written: Written, problem: &mut dyn FnMut(u64, String, Option<&str
     let window_us = span("window", &written.window);
     let every_us = span("every", &written.every);
     let suppress_us = span("suppress", &written.suppress);
+    let learning_us = match &written.learning {
+        Some(none) if none.value.trim() == "0s" => Some(0),
+        learning => span("learning", learning),
+    };
     let window = window_of(&written, window_us, every_us, problem);
     for technique in &written.attack {
         if !is_technique(&technique.value) {
@@ -138,7 +147,9 @@ fn understand(written: Written, problem: &mut dyn FnMut(u64, String, Option<&str
         suppress_us: suppress_us.or(window.map(|w| w.window_us)).unwrap_or(SUPPRESS_DEFAULT_US),
         window,
         needs_level: written.needs_level,
+        learning_us,
         references: written.references,
+        emit_final: written.emit.is_some(),
     }
 }
 

@@ -50,6 +50,12 @@ pub fn of_run(rule: &str, entity: &[(String, String)], origin: event::Origin, fi
     }
 }
 
+/// A run that only late rows made: not the run of the same entity that may begin at the same boundary.
+pub fn of_late_run(rule: &str, entity: &[(String, String)], origin: event::Origin, first: Micros) -> String {
+    let run = Identity::new().part(rule.as_bytes()).entity(entity).part(b"late run").part(origin.name().as_bytes());
+    run.part(&first.to_le_bytes()).id()
+}
+
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -4,17 +4,21 @@
 //! is a finding. A windowed rule is evaluated for boundaries `b` over the rows with `b-W <= time < b` and
 //! `source_watermark < b` ([`oracle`]); a finding is a maximal run of boundaries at which (rule, entity) holds.
 //! Findings, their ids and their evidence are a function of the rows and the bundle, not of batches, calls or
-//! restarts. What is deliberately absent: state of its own. All that is remembered between calls can be
+//! restarts. What is deliberately absent: state of its own. All that is remembered between calls ([`memory`]) can be
 //! recomputed from the store and the frontier.
 
 mod derive;
 mod engine;
 mod error;
 mod evidence;
+mod fault;
 mod header;
 mod history;
 mod ident;
+pub mod inspect;
+pub mod lint;
 mod load;
+mod memory;
 pub mod oracle;
 mod plan;
 mod program;
@@ -25,7 +29,7 @@ mod single;
 mod span;
 pub mod testing;
 mod value;
-mod windowed;
+mod windows;
 
 #[cfg(test)]
 mod fixtures;
@@ -35,6 +39,8 @@ mod tests;
 pub use engine::{Engine, Output};
 pub use error::{DetectError, RuleErrors, RuleProblem};
 pub use history::History;
-pub use rule::{Rule, Window};
+pub use memory::StateTable;
+pub use rule::{Explanation, Rule, Window};
 pub use ruleset::RuleSet;
 pub use span::{format_span, parse_span};
+pub use windows::Usage;

@@ -1,6 +1,7 @@
 //! One rule file to one rule, or to everything that is wrong with it.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
@@ -9,28 +10,55 @@ use datafusion::logical_expr::LogicalPlan;
 use event::{Origin, TableSchema};
 use query::{Problem, QueryError, batch_table, nearest};
 
-use crate::derive::{Derived, EVIDENCE_COLUMN, EvidenceSource, derive};
+use crate::derive::{EVIDENCE_COLUMN, EvidenceSource, derive};
 use crate::error::RuleProblem;
 use crate::header::{self, Header};
 use crate::ident::Identity;
+use crate::memory::{self, StateTable};
 use crate::oracle;
-use crate::plan::{self, empty_tables, named_relations, scanned_tables, used_columns};
+use crate::plan::{self, empty_tables, named_relations, scanned_tables, used_relations};
 use crate::program::{self, NotCompiled};
-use crate::rule::{Body, Relation, Rule, Window};
+use crate::rule::{Body, Relation, Rule, Window, Windowed};
 use crate::value::placeholders;
+use crate::windows::{self, NoShape, Sieves};
 
 /// Where rules are checked: the session they will run in, over empty tables.
 pub struct Bench {
     pub base: SessionContext,
     pub schemas: Vec<Arc<TableSchema>>,
+    pub states: Vec<Arc<StateTable>>,
     tables: SessionContext,
 }
 
 impl Bench {
     pub fn new(schemas: &[Arc<TableSchema>]) -> Result<Bench, QueryError> {
         let base = query::session(&query::Limits::RULE);
+        base.register_udf(memory::first_seen_function());
         let tables = empty_tables(&base, schemas)?;
-        Ok(Bench { base, schemas: schemas.to_vec(), tables })
+        Ok(Bench { base, schemas: schemas.to_vec(), states: Vec::new(), tables })
+    }
+
+    /// Reads the files of state tables, which rules can name from then on.
+    pub async fn load_states(&mut self, files: &[(PathBuf, String)], problems: &mut Vec<RuleProblem>) {
+        let mut loaded: Vec<Arc<StateTable>> = Vec::new();
+        for (path, text) in files {
+            let state = StateTable::load(path, text, &self.base, &self.tables, &self.schemas, problems).await;
+            match state.map(Arc::new) {
+                Some(state) if loaded.iter().any(|s| s.name == state.name) => {
+                    let message = format!("state table `{}` is there twice", state.name);
+                    problems.push(RuleProblem { path: path.clone(), line: 0, message, hint: None });
+                }
+                state => loaded.extend(state),
+            }
+        }
+        for state in &loaded {
+            let empty = batch_table(state.schema.clone(), Vec::new());
+            if let Err(error) = self.tables.register_table(state.name.as_str(), empty) {
+                problems.push(from_query(&state.path, QueryError::run(error)));
+            }
+        }
+        loaded.sort_by(|a, b| a.name.cmp(&b.name));
+        self.states = loaded;
     }
 
     /// Reads one file. Mistakes are appended to `problems`; a rule is returned only when there are none.
@@ -62,15 +90,32 @@ impl Bench {
     }
 
     async fn build(&self, path: &Path, text: &str, header: Header, plan: &LogicalPlan) -> Result<Rule, QueryError> {
-        let tables: Vec<String> = scanned_tables(plan).map_err(QueryError::run)?.into_iter().collect();
+        let (tables, states) = self.tables_of(plan)?;
         if tables.is_empty() {
             return Err(Problem::new("the rule reads no table").into());
         }
+        if header.learning_us.is_some() && !text.to_lowercase().contains("first_seen") {
+            return Err(Problem::new("`learning` without first_seen").hint("only what is new is learned").into());
+        }
+        let named: Vec<_> = self.states.iter().map(|s| s.named()).collect();
+        let remembers = memory::remembers(text, &named);
         let (relations, body) = match header.window {
+            None if remembers => {
+                let (base, schemas, states) = (&self.base, &self.schemas, &self.states);
+                let body = memory::compile(&self.tables, base, schemas, states, text, plan, header.learning_us).await?;
+                (Vec::new(), Body::Remembering(Arc::new(body)))
+            }
             None => (Vec::new(), self.single(text, plan, &tables).await?),
+            Some(_) if remembers => {
+                return Err(Problem::new("a rule with a window uses first_seen or a state table")
+                    .hint("rules without a window can")
+                    .into());
+            }
             Some(window) => {
                 let evidence = self.evidence(text, &header, plan)?;
-                (self.relations(text).await?, Body::Windowed { window, evidence })
+                let relations = self.relations(text).await?;
+                let windowed = self.windowed(text, &header, plan, &tables, &relations, window, evidence).await?;
+                (relations, Body::Windowed(Arc::new(windowed)))
             }
         };
         let rule = Rule {
@@ -90,13 +135,57 @@ impl Bench {
             references: header.references,
             version: Identity::new().part(text.as_bytes()).version(),
             tables,
+            states,
             relations,
             body,
         };
-        if let Body::Windowed { window, .. } = &rule.body {
-            self.refuse_findings_from_nothing(&rule, *window).await?;
+        if let Body::Windowed(windowed) = &rule.body {
+            self.refuse_findings_from_nothing(&rule, windowed.window).await?;
         }
         Ok(rule)
+    }
+
+    /// How a windowed rule will be evaluated.
+    #[allow(clippy::too_many_arguments, reason = "the locals of build")]
+    async fn windowed(
+        &self,
+        text: &str,
+        header: &Header,
+        plan: &LogicalPlan,
+        tables: &[String],
+        relations: &[Relation],
+        window: Window,
+        evidence: EvidenceSource,
+    ) -> Result<Windowed, QueryError> {
+        let shape = match windows::shape(&self.base, &self.schemas, text, tables, &header.entity).await {
+            Ok(shape) => Ok(Arc::new(shape)),
+            Err(NoShape::Reason(reason)) => Err(reason),
+            Err(NoShape::Error(error)) => return Err(error),
+        };
+        let sieves = Sieves::compile(&self.base, &self.schemas, relations, tables).await?;
+        let early = match header.emit_final {
+            true => Err("its header says so".to_owned()),
+            false => {
+                let plan = self.tables.state().optimize(plan).map_err(QueryError::run)?;
+                windows::monotone(&plan, &header.entity)
+            }
+        };
+        Ok(Windowed { window, evidence, shape, sieves: Arc::new(sieves), early })
+    }
+
+    /// The stored tables that a plan rests on, and the state tables it names.
+    fn tables_of(&self, plan: &LogicalPlan) -> Result<(Vec<String>, Vec<String>), QueryError> {
+        let (mut tables, mut states) = (BTreeSet::new(), Vec::new());
+        for name in scanned_tables(plan).map_err(QueryError::run)? {
+            match self.states.iter().find(|s| s.name == name) {
+                Some(state) => {
+                    tables.insert(state.table.clone());
+                    states.push(name);
+                }
+                None => drop(tables.insert(name)),
+            }
+        }
+        Ok((tables.into_iter().collect(), states))
     }
 
     async fn single(&self, text: &str, plan: &LogicalPlan, tables: &[String]) -> Result<Body, QueryError> {
@@ -157,7 +246,7 @@ impl Bench {
         }
         let plan = query::plan_rule(&flat, text).await?;
         let plan = flat.state().optimize(&plan).map_err(QueryError::run)?;
-        let relations = used_columns(&plan).map_err(QueryError::run)?;
+        let relations = used_relations(&plan).map_err(QueryError::run)?;
         if relations.is_empty() {
             return Err(never_fires().into());
         }
@@ -166,7 +255,7 @@ impl Bench {
         for name in named_relations(&self.tables, text).map_err(QueryError::run)? {
             let used = relations.iter().find(|r| r.name == name).cloned();
             let none = || plan::WINDOW_COLUMNS.map(str::to_owned).to_vec();
-            named.push(used.unwrap_or_else(|| Relation { name: name.clone(), columns: none() }));
+            named.push(used.unwrap_or_else(|| Relation { name: name.clone(), columns: none(), sieve: None }));
         }
         Ok(named)
     }
@@ -192,7 +281,7 @@ fn never_fires() -> Problem {
     Problem::new("the rule can never fire: its conditions contradict each other")
 }
 
-fn from_query(path: &Path, error: QueryError) -> RuleProblem {
+pub(crate) fn from_query(path: &Path, error: QueryError) -> RuleProblem {
     let (line, message, hint) = match error {
         QueryError::Sql(problem) => (problem.line.unwrap_or(0), problem.message, problem.hint),
         QueryError::Run(text) => match text.split_once("\nhint: ") {
@@ -232,13 +321,5 @@ fn check_output(path: &Path, header: &Header, plan: &LogicalPlan, problems: &mut
             let hint = "take one value as text: ->> instead of ->, or CAST(… AS VARCHAR)";
             problem(0, format!("column `{}` cannot be shown in a finding", field.name()), Some(hint.into()));
         }
-    }
-}
-
-/// Evidence query parts shared by all windowed rules: see [`crate::evidence`].
-pub(crate) fn derived(rule: &Rule) -> Option<&Derived> {
-    match &rule.body {
-        Body::Windowed { evidence: EvidenceSource::Derived(derived), .. } => Some(derived),
-        _ => None,
     }
 }

@@ -22,7 +22,7 @@ use crate::rule::{Rule, Window};
 use crate::value;
 
 /// One boundary of one rule. A rule that needs longer cannot keep up, and one that returns more is no rule.
-const LIMITS: HuntLimits = HuntLimits { rows_max: 100_000, timeout: Duration::from_secs(30) };
+pub(crate) const LIMITS: HuntLimits = HuntLimits { rows_max: 100_000, timeout: Duration::from_secs(30) };
 
 /// Entity columns and their values, in the rule's order.
 pub type Entity = Vec<(String, String)>;
@@ -63,7 +63,7 @@ pub async fn evaluate(
     }
     let plan = query::plan_rule(&ctx, &rule.sql).await?;
     let batches = query::collect(&ctx, plan, LIMITS).await?;
-    merge(rule, &batches).map_err(QueryError::run)
+    merge(rule, &batches, boundary).map_err(QueryError::run)
 }
 
 fn window_of(
@@ -88,29 +88,13 @@ pub(crate) fn instant(time: Micros) -> Expr {
 
 /// Rows to entities. Of several rows with one entity, the one with the smallest text gives the values, so that
 /// the answer does not depend on the order in which rows come.
-fn merge(rule: &Rule, batches: &[RecordBatch]) -> Result<Answer> {
+pub(crate) fn merge(rule: &Rule, batches: &[RecordBatch], boundary: Micros) -> Result<Answer> {
     let mut answer = Answer::default();
-    let mut held: BTreeMap<Entity, Held> = BTreeMap::new();
+    let mut held: BTreeMap<Arc<Entity>, Held> = BTreeMap::new();
     for batch in batches {
-        let entities = entities(&rule.entity, batch)?;
-        for (row, entity) in entities.into_iter().enumerate() {
-            let Some(entity) = entity else {
-                answer.null_entities += 1;
-                continue;
-            };
-            let mut values = value::row(batch, row);
-            let evidence = values.remove(EVIDENCE_COLUMN).map(texts).unwrap_or_default();
-            match held.get_mut(&entity) {
-                None => {
-                    held.insert(entity.clone(), Held { entity, values, evidence });
-                }
-                Some(have) => {
-                    have.evidence.extend(evidence);
-                    if text(&values) < text(&have.values) {
-                        have.values = values;
-                    }
-                }
-            }
+        let at = vec![boundary; batch.num_rows()];
+        for (_, one) in held_rows(rule, batch, &at, &mut answer.null_entities)? {
+            join(&mut held, Arc::new(one.entity.clone()), one);
         }
     }
     for held in held.values_mut() {
@@ -119,6 +103,41 @@ fn merge(rule: &Rule, batches: &[RecordBatch]) -> Result<Answer> {
     }
     answer.held = held.into_values().collect();
     Ok(answer)
+}
+
+/// The rows of the SELECT that have an entity, with their numbers. `at` has the boundary of each row.
+pub(crate) fn held_rows(
+    rule: &Rule,
+    batch: &RecordBatch,
+    at: &[Micros],
+    nulls: &mut u64,
+) -> Result<Vec<(usize, Held)>> {
+    debug_assert_eq!(at.len(), batch.num_rows());
+    let mut held = Vec::with_capacity(batch.num_rows());
+    for (row, entity) in entities(&rule.entity, batch)?.into_iter().enumerate() {
+        let Some(entity) = entity else {
+            *nulls += 1;
+            continue;
+        };
+        let mut values = value::row(batch, row);
+        let evidence = values.remove(EVIDENCE_COLUMN).map(texts).unwrap_or_default();
+        held.push((row, Held { entity, values, evidence }));
+    }
+    Ok(held)
+}
+
+pub(crate) fn join(held: &mut BTreeMap<Arc<Entity>, Held>, entity: Arc<Entity>, one: Held) {
+    match held.get_mut(&entity) {
+        None => {
+            held.insert(entity, one);
+        }
+        Some(have) => {
+            have.evidence.extend(one.evidence);
+            if text(&one.values) < text(&have.values) {
+                have.values = one.values;
+            }
+        }
+    }
 }
 
 /// The entity of each row; `None` where a column is NULL.

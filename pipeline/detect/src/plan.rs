@@ -7,10 +7,13 @@ use std::sync::Arc;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
 use datafusion::execution::context::SessionContext;
+use datafusion::logical_expr::expr_rewriter::unnormalize_col;
+use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use event::{TableSchema, column};
 use query::{QueryError, batch_table};
 
+use crate::fault::{self, Fault};
 use crate::rule::Relation;
 
 /// Columns that windows are cut by.
@@ -43,20 +46,60 @@ pub fn scanned_tables(plan: &LogicalPlan) -> Result<BTreeSet<String>> {
     Ok(tables)
 }
 
-/// The columns that an optimized plan takes from each relation, and those that windows are cut by. A relation
-/// that the optimizer found unnecessary has none: then the rule cannot depend on it.
-pub fn used_columns(plan: &LogicalPlan) -> Result<Vec<Relation>> {
-    let mut used: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+/// What an optimized plan takes from each relation: its columns and those that windows are cut by, and the condition
+/// that every row it can use fulfils (of several scans any, of one scan all that the optimizer pushed down to it). A
+/// relation that the optimizer found unnecessary is not there: then the rule cannot depend on it.
+pub fn used_relations(plan: &LogicalPlan) -> Result<Vec<Relation>> {
+    let mut used: BTreeMap<String, Used> = BTreeMap::new();
     plan.apply_with_subqueries(|node| {
-        if let LogicalPlan::TableScan(scan) = node {
-            let columns = used.entry(scan.table_name.table().to_owned()).or_default();
-            columns.extend(scan.projected_schema.fields().iter().map(|f| f.name().clone()));
-            columns.extend(scan.filters.iter().flat_map(|f| f.column_refs()).map(|c| c.name.clone()));
-            columns.extend(WINDOW_COLUMNS.map(str::to_owned));
+        match node {
+            LogicalPlan::TableScan(scan) => {
+                let used = used.entry(scan.table_name.table().to_owned()).or_default();
+                used.scans += 1;
+                used.columns.extend(scan.projected_schema.fields().iter().map(|f| f.name().clone()));
+                used.columns.extend(scan.filters.iter().flat_map(|f| f.column_refs()).map(|c| c.name.clone()));
+                used.columns.extend(WINDOW_COLUMNS.map(str::to_owned));
+            }
+            LogicalPlan::Filter(filter) => {
+                if let LogicalPlan::TableScan(scan) = filter.input.as_ref()
+                    && let Some(condition) = row_condition(&filter.predicate)
+                {
+                    let used = used.entry(scan.table_name.table().to_owned()).or_default();
+                    used.columns.extend(condition.column_refs().into_iter().map(|c| c.name.clone()));
+                    used.conditions.push(condition);
+                }
+            }
+            _ => {}
         }
         Ok(TreeNodeRecursion::Continue)
     })?;
-    Ok(used.into_iter().map(|(name, columns)| Relation { name, columns: columns.into_iter().collect() }).collect())
+    Ok(used.into_iter().map(|(name, used)| used.relation(name)).collect())
+}
+
+#[derive(Default)]
+struct Used {
+    scans: usize,
+    columns: BTreeSet<String>,
+    /// At most one per scan.
+    conditions: Vec<Expr>,
+}
+
+impl Used {
+    fn relation(self, name: String) -> Relation {
+        let sieve = match self.conditions.len() == self.scans {
+            true => self.conditions.into_iter().reduce(if fault::is(Fault::SieveOfAll) { Expr::and } else { Expr::or }),
+            false => None,
+        };
+        Relation { name, columns: self.columns.into_iter().collect(), sieve }
+    }
+}
+
+/// The part of a condition that looks at the row alone.
+fn row_condition(predicate: &Expr) -> Option<Expr> {
+    let of_row =
+        |e: &&Expr| !e.exists(|e| Ok(has_subquery(e) || matches!(e, Expr::OuterReferenceColumn(..)))).unwrap_or(true);
+    let parts = split_conjunction(predicate).into_iter().filter(of_row).cloned().map(unnormalize_col);
+    parts.reduce(Expr::and)
 }
 
 /// Why a plan is not row-local, if it is not. The view `events` is a union as long as all its tables are there.
@@ -92,6 +135,6 @@ pub fn not_row_local(plan: &LogicalPlan, union_allowed: bool) -> Result<Option<&
     Ok(reason)
 }
 
-fn has_subquery(expr: &Expr) -> bool {
+pub fn has_subquery(expr: &Expr) -> bool {
     matches!(expr, Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_) | Expr::SetComparison(_))
 }

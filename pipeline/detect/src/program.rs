@@ -30,7 +30,7 @@ struct Part {
 }
 
 #[derive(Debug)]
-enum Step {
+pub(crate) enum Step {
     Take(Vec<usize>),
     Keep(Arc<dyn PhysicalExpr>),
     Compute { exprs: Vec<Arc<dyn PhysicalExpr>>, schema: SchemaRef },
@@ -93,7 +93,7 @@ pub async fn compile(
 }
 
 /// Appends the steps of an optimized plan, leaf first; false when it cannot return rows.
-fn push_steps(state: &SessionState, plan: &LogicalPlan, steps: &mut Vec<Step>) -> Result<bool> {
+pub(crate) fn push_steps(state: &SessionState, plan: &LogicalPlan, steps: &mut Vec<Step>) -> Result<bool> {
     match plan {
         LogicalPlan::TableScan(scan) => {
             if let Some(projection) = &scan.projection {
@@ -134,22 +134,26 @@ impl Program {
 
 impl Part {
     fn run(&self, batch: &RecordBatch) -> Result<Option<Selected>> {
-        let Some(steps) = &self.steps else { return Ok(None) };
-        let mut rows = batch.clone();
-        let mut from = UInt32Array::from_iter_values(0..batch.num_rows() as u32);
-        for step in steps {
-            match step {
-                Step::Take(columns) => rows = rows.project(columns)?,
-                Step::Keep(predicate) => {
-                    let keep = truth(predicate.as_ref(), &rows)?;
-                    rows = filter_record_batch(&rows, &keep)?;
-                    from = filter(&from, &keep)?.as_primitive::<UInt32Type>().clone();
-                }
-                Step::Compute { exprs, schema } => rows = compute(exprs, schema, &rows)?,
-            }
-        }
-        Ok(Some(Selected { rows, from: from.values().to_vec() }))
+        self.steps.as_ref().map(|steps| run_steps(steps, batch)).transpose()
     }
+}
+
+/// What is left of a batch after all steps.
+pub(crate) fn run_steps(steps: &[Step], batch: &RecordBatch) -> Result<Selected> {
+    let mut rows = batch.clone();
+    let mut from = UInt32Array::from_iter_values(0..batch.num_rows() as u32);
+    for step in steps {
+        match step {
+            Step::Take(columns) => rows = rows.project(columns)?,
+            Step::Keep(predicate) => {
+                let keep = truth(predicate.as_ref(), &rows)?;
+                rows = filter_record_batch(&rows, &keep)?;
+                from = filter(&from, &keep)?.as_primitive::<UInt32Type>().clone();
+            }
+            Step::Compute { exprs, schema } => rows = compute(exprs, schema, &rows)?,
+        }
+    }
+    Ok(Selected { rows, from: from.values().to_vec() })
 }
 
 /// NULL is not true.

@@ -3,10 +3,15 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use datafusion::common::Column;
+use datafusion::dataframe::DataFrame;
+use datafusion::logical_expr::Expr;
 use event::{Micros, Severity};
 
 use crate::derive::EvidenceSource;
+use crate::memory::Remembering;
 use crate::program::Program;
+use crate::windows::{Shape, Sieves};
 
 /// Boundaries are the multiples of `every_us`; each looks back over `window_us`, a multiple of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,26 +59,74 @@ pub struct Rule {
     pub references: Vec<String>,
     /// BLAKE3 of the file, hex.
     pub version: String,
-    /// The stored tables it reads, views resolved.
+    /// The stored tables it reads, views and state tables resolved.
     pub tables: Vec<String>,
+    /// The state tables it joins.
+    pub states: Vec<String>,
     /// The tables and views its SQL names.
     pub(crate) relations: Vec<Relation>,
     pub(crate) body: Body,
 }
 
-/// A name in the rule's FROM, with the columns that the rule's plan reads of it.
+/// How a windowed rule is evaluated, and why so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// As panes; else over its sieved window, for this reason.
+    pub panes: Result<(), String>,
+    /// Fires when its last event comes; else when a boundary is final, for this reason.
+    pub early: Result<(), String>,
+    /// What rows of each table or view can matter; `None` is all of them.
+    pub sieves: Vec<(String, Option<String>)>,
+}
+
+impl Rule {
+    /// `None` for rules without a window.
+    pub fn explanation(&self) -> Option<Explanation> {
+        let Body::Windowed(windowed) = &self.body else { return None };
+        let sieves = windowed.sieves.relations.iter().map(|s| (s.name.clone(), s.filter.clone())).collect();
+        let panes = windowed.shape.as_ref().map(|_| ()).map_err(Clone::clone);
+        Some(Explanation { panes, early: windowed.early.clone(), sieves })
+    }
+}
+
+/// A name in the rule's FROM, with the columns that the rule's plan reads of it and what it demands of its rows.
 #[derive(Clone, Debug)]
 pub(crate) struct Relation {
     pub name: String,
     pub columns: Vec<String>,
+    /// Rows that do not fulfil it cannot matter. `None`: any can.
+    pub sieve: Option<Expr>,
+}
+
+impl Relation {
+    /// The rows and columns that can matter.
+    pub fn select(&self, frame: DataFrame) -> datafusion::error::Result<DataFrame> {
+        let frame = match &self.sieve {
+            Some(sieve) => frame.filter(sieve.clone())?,
+            None => frame,
+        };
+        frame.select(self.columns.iter().map(|name| Expr::Column(Column::new_unqualified(name))).collect::<Vec<_>>())
+    }
 }
 
 #[derive(Clone, Debug)]
 pub(crate) enum Body {
     /// Row-local: compiled once.
     Single(Arc<Program>),
-    Windowed {
-        window: Window,
-        evidence: EvidenceSource,
-    },
+    /// Row-local but for `first_seen` and state tables.
+    Remembering(Arc<Remembering>),
+    Windowed(Arc<Windowed>),
+}
+
+/// What loading made of a windowed rule.
+#[derive(Debug)]
+pub(crate) struct Windowed {
+    pub window: Window,
+    pub evidence: EvidenceSource,
+    /// As panes, or why not.
+    pub shape: Result<Arc<Shape>, String>,
+    /// Its rows, for evaluation over the window.
+    pub sieves: Arc<Sieves>,
+    /// May fire before its boundary is final, or why not.
+    pub early: Result<(), String>,
 }

@@ -10,6 +10,7 @@ use event::TableSchema;
 use crate::error::{RuleErrors, RuleProblem};
 use crate::ident::Identity;
 use crate::load::Bench;
+use crate::memory::StateTable;
 use crate::rule::Rule;
 
 /// Bytes of a rule file. A page of SQL with generous lists.
@@ -21,42 +22,67 @@ pub struct RuleSet {
     pub rules: Vec<Arc<Rule>>,
     /// BLAKE3 over the rule files and the schemas, hex.
     pub bundle: String,
+    /// Hash of what all rules stand on: a state lasts as long as it and the rule's own file do.
+    pub context: String,
     pub schemas: Vec<Arc<TableSchema>>,
+    /// What is odd about the folder and keeps no rule from working.
+    pub warnings: Vec<RuleProblem>,
+    /// By name; those that no rule joins too.
+    pub states: Vec<Arc<StateTable>>,
     /// The session that rules run in: functions and limits, no tables.
     pub(crate) base: SessionContext,
 }
 
 impl RuleSet {
-    /// Reads `<dir>/<source>/*.sql`. All mistakes of all files are reported at once.
+    /// Reads `<dir>/state/*.sql` and `<dir>/<source>/*.sql`. All mistakes of all files are reported at once.
     pub async fn load(dir: &Path, schemas: &[Arc<TableSchema>], schemas_hash: &str) -> Result<RuleSet, RuleErrors> {
         let mut problems = Vec::new();
-        let mut files = Vec::new();
-        for path in rule_files(dir, &mut problems) {
-            match read(&path) {
-                Ok(text) => files.push((path, text)),
-                Err(message) => problems.push(RuleProblem { path, line: 0, message, hint: None }),
+        let read_all = |paths: Vec<PathBuf>, problems: &mut Vec<RuleProblem>| {
+            let mut files = Vec::new();
+            for path in paths {
+                match read(&path) {
+                    Ok(text) => files.push((path, text)),
+                    Err(message) => problems.push(RuleProblem { path, line: 0, message, hint: None }),
+                }
             }
-        }
-        Self::parse_after(problems, &files, schemas, schemas_hash).await
+            files
+        };
+        let paths = state_files(dir, &mut problems);
+        let states = read_all(paths, &mut problems);
+        let paths = rule_files(dir, &mut problems);
+        let files = read_all(paths, &mut problems);
+        Self::parse_after(problems, &states, &files, schemas, schemas_hash).await
     }
 
-    /// Rules given as (path, text).
+    /// Rules given as (path, text), without state tables.
     pub async fn parse(
         files: &[(PathBuf, String)],
         schemas: &[Arc<TableSchema>],
         schemas_hash: &str,
     ) -> Result<RuleSet, RuleErrors> {
-        Self::parse_after(Vec::new(), files, schemas, schemas_hash).await
+        Self::parse_after(Vec::new(), &[], files, schemas, schemas_hash).await
+    }
+
+    /// State tables and rules given as (path, text).
+    pub async fn parse_with_states(
+        states: &[(PathBuf, String)],
+        files: &[(PathBuf, String)],
+        schemas: &[Arc<TableSchema>],
+        schemas_hash: &str,
+    ) -> Result<RuleSet, RuleErrors> {
+        Self::parse_after(Vec::new(), states, files, schemas, schemas_hash).await
     }
 
     async fn parse_after(
         mut problems: Vec<RuleProblem>,
+        states: &[(PathBuf, String)],
         files: &[(PathBuf, String)],
         schemas: &[Arc<TableSchema>],
         schemas_hash: &str,
     ) -> Result<RuleSet, RuleErrors> {
         let whole = |message: String| RuleProblem { path: PathBuf::new(), line: 0, message, hint: None };
-        let bench = Bench::new(schemas).map_err(|e| RuleErrors(vec![whole(e.to_string())]))?;
+        let mut bench = Bench::new(schemas).map_err(|e| RuleErrors(vec![whole(e.to_string())]))?;
+        bench.load_states(states, &mut problems).await;
         let mut rules: BTreeMap<String, Arc<Rule>> = BTreeMap::new();
         let mut paths: BTreeMap<String, PathBuf> = BTreeMap::new();
         for (path, text) in files {
@@ -73,8 +99,11 @@ impl RuleSet {
         if !problems.is_empty() {
             return Err(RuleErrors(problems));
         }
-        let bundle = bundle(&rules, schemas_hash);
-        Ok(RuleSet { rules: rules.into_values().collect(), bundle, schemas: bench.schemas, base: bench.base })
+        let bundle = bundle(&rules, &bench.states, schemas_hash);
+        let context = schemas_hash.to_owned();
+        let Bench { base, schemas, states, .. } = bench;
+        let rules = rules.into_values().collect();
+        Ok(RuleSet { rules, bundle, context, schemas, states, warnings: Vec::new(), base })
     }
 
     pub fn get(&self, id: &str) -> Option<&Arc<Rule>> {
@@ -88,9 +117,32 @@ impl RuleSet {
     }
 }
 
-fn bundle(rules: &BTreeMap<String, Arc<Rule>>, schemas_hash: &str) -> String {
+fn bundle(rules: &BTreeMap<String, Arc<Rule>>, states: &[Arc<StateTable>], schemas_hash: &str) -> String {
     let start = Identity::new().part(schemas_hash.as_bytes());
+    let state = |id: Identity, s: &Arc<StateTable>| id.part(b"state").part(s.name.as_bytes()).part(s.sql.as_bytes());
+    let start = states.iter().fold(start, state);
     rules.values().fold(start, |id, rule| id.part(rule.id.as_bytes()).part(rule.sql.as_bytes())).version()
+}
+
+/// The `.sql` files of `state` in `dir`, if it is there, sorted.
+fn state_files(dir: &Path, problems: &mut Vec<RuleProblem>) -> Vec<PathBuf> {
+    let dir = dir.join("state");
+    let mut files: Vec<PathBuf> = match std::fs::read_dir(&dir) {
+        Ok(entries) => entries.flatten().map(|e| e.path()).collect(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => {
+            problems.push(RuleProblem {
+                path: dir,
+                line: 0,
+                message: format!("cannot list the folder: {error}"),
+                hint: None,
+            });
+            Vec::new()
+        }
+    };
+    files.retain(|p| p.extension().is_some_and(|e| e == "sql"));
+    files.sort();
+    files
 }
 
 /// The `.sql` files of the folders in `dir`, sorted. `state` holds state tables and `lookups` lists.

@@ -1,6 +1,10 @@
 //! Tests through the door of this crate.
 
+mod equivalence;
+mod memory;
+mod naive;
 mod refusals;
 mod single;
 mod stories;
+mod streams;
 mod windows;

@@ -12,5 +12,5 @@ pub use batch::{Admitted, Batch, Commit, Counts, RowHash, RowKey, Seen, SeenErro
 pub use finding::{Evidence, EvidenceEvent, Finding, FindingTime, Frontier, Severity, Standing};
 pub use message::{Coordinates, Message, Origin, PartitionState, Polled, Source, UnknownSource};
 pub use offsets::{Gap, OffsetRange, Offsets, Partition, Positions, Ranges};
-pub use table::{Column, ColumnType, Recompute, TableSchema, column, tables};
+pub use table::{AuditLevel, Column, ColumnType, Recompute, TableSchema, column, tables};
 pub use time::{Micros, Watermarks, format_micros};

@@ -101,6 +101,34 @@ pub struct Column {
     pub doc: String,
     /// Path in the Open Cybersecurity Schema Framework, where there is one.
     pub ocsf: Option<String>,
+    /// All values that occur, where they are few and known; empty otherwise.
+    pub values: Vec<String>,
+    /// The audit level below which the column is always null.
+    pub level: Option<AuditLevel>,
+}
+
+/// How much of a request a Kubernetes API server records; each level has all of those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AuditLevel {
+    Metadata,
+    Request,
+    RequestResponse,
+}
+
+impl AuditLevel {
+    pub const ALL: [AuditLevel; 3] = [AuditLevel::Metadata, AuditLevel::Request, AuditLevel::RequestResponse];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            AuditLevel::Metadata => "Metadata",
+            AuditLevel::Request => "Request",
+            AuditLevel::RequestResponse => "RequestResponse",
+        }
+    }
+
+    pub fn of_name(name: &str) -> Option<AuditLevel> {
+        AuditLevel::ALL.into_iter().find(|level| level.name() == name)
+    }
 }
 
 /// A stored table. `arrow()` has the columns in the same order.

@@ -1,7 +1,7 @@
 //! What one schema file declares, read from its YAML tree. Every mistake is noted with its line and reading goes on;
 //! what concerns more than one file is `schema`'s business.
 
-use event::ColumnType;
+use event::{AuditLevel, ColumnType};
 
 use crate::mistake::{Mistake, suggest};
 use crate::path::Path;
@@ -45,6 +45,8 @@ pub(crate) struct DeclaredColumn {
     pub when: Option<Path>,
     pub doc: Option<String>,
     pub ocsf: Option<String>,
+    pub values: Vec<String>,
+    pub level: Option<AuditLevel>,
 }
 
 const COLUMN_TYPES: [ColumnType; 7] = [
@@ -151,6 +153,8 @@ impl Reader<'_> {
                 "default" => column.default = self.text(value),
                 "when" => column.when = self.path(value),
                 "doc" => column.doc = self.text(value),
+                "values" => column.values = self.values(value),
+                "level" => column.level = self.level(value),
                 _ => column.ocsf = self.text(value),
             }
         }
@@ -213,6 +217,34 @@ impl Reader<'_> {
             self.note(node.line, format!("unknown fact of pods `{name}`"), Some(hint));
         }
         feature
+    }
+
+    /// The values of a column whose values are known: text, each once.
+    fn values(&mut self, node: &Node) -> Vec<String> {
+        let Value::List(list) = &node.value else {
+            self.note(node.line, "`values` should be a list of texts".into(), None);
+            return Vec::new();
+        };
+        let mut values: Vec<String> = Vec::new();
+        for value in list {
+            match self.text(value) {
+                Some(text) if values.contains(&text) => {
+                    self.note(value.line, format!("`{text}` stands twice in `values`"), None);
+                }
+                text => values.extend(text),
+            }
+        }
+        values
+    }
+
+    fn level(&mut self, node: &Node) -> Option<AuditLevel> {
+        let name = self.text(node)?;
+        let level = AuditLevel::of_name(&name);
+        if level.is_none() {
+            let hint = suggest(&name, AuditLevel::ALL.map(AuditLevel::name));
+            self.note(node.line, format!("unknown audit level `{name}`"), Some(hint));
+        }
+        level
     }
 
     /// One path or a list of them.
@@ -285,9 +317,11 @@ enum Section {
 impl Section {
     fn keys(self) -> &'static [&'static str] {
         match self {
-            Section::CodeColumns | Section::SharedCommon => &["type", "doc", "ocsf"],
-            Section::SourceCommon => &["path", "transform", "default", "when", "doc", "ocsf"],
-            Section::SourceColumns => &["type", "path", "transform", "pod", "default", "when", "doc", "ocsf"],
+            Section::CodeColumns | Section::SharedCommon => &["type", "doc", "ocsf", "values"],
+            Section::SourceCommon => &["path", "transform", "default", "when", "doc", "ocsf", "values"],
+            Section::SourceColumns => {
+                &["type", "path", "transform", "pod", "default", "when", "doc", "ocsf", "values", "level"]
+            }
         }
     }
 }
@@ -305,6 +339,8 @@ impl DeclaredColumn {
             when: None,
             doc: None,
             ocsf: None,
+            values: Vec::new(),
+            level: None,
         }
     }
 }

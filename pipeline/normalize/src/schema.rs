@@ -205,6 +205,9 @@ fn plan(
         if matches!(column.kind, Some(ColumnType::Binary | ColumnType::Hash)) {
             mistakes.push(mistake(file, column.line, format!("column `{}`: no path can fill this type", column.name)));
         }
+        if column.kind.is_some_and(|kind| kind != ColumnType::String) && !column.values.is_empty() {
+            mistakes.push(mistake(file, column.line, format!("column `{}`: `values` are of text", column.name)));
+        }
         if column.pod.is_some() && source != Source::Kubernetes {
             mistakes.push(mistake(file, column.line, format!("column `{}`: only Kubernetes has pods", column.name)));
         }
@@ -216,6 +219,8 @@ fn plan(
         columns.push(Column {
             doc: own.and_then(|c| c.doc.clone()).unwrap_or_else(|| shared.doc.clone()),
             ocsf: own.and_then(|c| c.ocsf.clone()).or_else(|| shared.ocsf.clone()),
+            values: own.map(|c| c.values.clone()).filter(|v| !v.is_empty()).unwrap_or_else(|| shared.values.clone()),
+            level: own.and_then(|c| c.level),
             ..shared.clone()
         });
         fills.push(own.map_or_else(|| Fill::null(shared.kind), |own| fill(file, own, shared.kind, mistakes)));
@@ -318,6 +323,8 @@ fn own_column(declared: &DeclaredColumn) -> Option<Column> {
         common: false,
         doc: declared.doc.clone().unwrap_or_default(),
         ocsf: declared.ocsf.clone(),
+        values: declared.values.clone(),
+        level: declared.level,
     })
 }
 

@@ -51,8 +51,27 @@ pub async fn run_hunt(
         Ok(rows) => rows.map_err(QueryError::run)?,
         Err(_) => return Err(QueryError::Timeout { seconds: limits.timeout.as_secs() }),
     };
+    Ok(limited(rows, limits, deadline))
+}
+
+fn limited(
+    rows: SendableRecordBatchStream,
+    limits: HuntLimits,
+    deadline: Instant,
+) -> BoxStream<'static, Result<RecordBatch, QueryError>> {
     let hunt = Hunt { rows, limits, deadline, rows_left: limits.rows_max, cut: false, over: false };
-    Ok(stream::unfold(hunt, |mut hunt| async move { hunt.next().await.map(|item| (item, hunt)) }).boxed())
+    stream::unfold(hunt, |mut hunt| async move { hunt.next().await.map(|item| (item, hunt)) }).boxed()
+}
+
+/// Runs a plan that [`interruptible`] made to its end, or to a limit.
+pub(crate) async fn collect_physical(
+    ctx: &SessionContext,
+    plan: Arc<dyn ExecutionPlan>,
+    limits: HuntLimits,
+) -> Result<Vec<RecordBatch>, QueryError> {
+    let deadline = Instant::now() + limits.timeout;
+    let rows = execute_stream(plan, ctx.task_ctx()).map_err(QueryError::run)?;
+    limited(rows, limits, deadline).try_collect().await
 }
 
 /// Runs a plan of [`plan_rule`](crate::plan_rule) or [`plan_hunt`] to its end, or to a limit.
@@ -66,7 +85,7 @@ pub async fn collect(
 
 /// A join makes many rows of few, for minutes on end without a pause in which a timeout could act. With this it
 /// pauses every so many batches of its own; DataFusion itself only counts those that are read.
-fn interruptible(plan: Arc<dyn ExecutionPlan>) -> PlanResult<Arc<dyn ExecutionPlan>> {
+pub(crate) fn interruptible(plan: Arc<dyn ExecutionPlan>) -> PlanResult<Arc<dyn ExecutionPlan>> {
     let multiplies = |name: &str| name.ends_with("JoinExec") || name == "UnnestExec";
     plan.transform_up(|node| match multiplies(node.name()) {
         true => Ok(Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>)),

@@ -10,6 +10,7 @@ mod catalog;
 mod error;
 mod functions;
 mod hunt;
+mod prepared;
 mod sandbox;
 mod session;
 
@@ -19,6 +20,7 @@ pub use datafusion::catalog::TableProvider;
 pub use datafusion::execution::context::SessionContext;
 pub use error::{Problem, QueryError, nearest};
 pub use hunt::{HuntLimits, collect, plan_hunt, run_hunt};
+pub use prepared::{Prepared, SwapTable, prepare};
 pub use sandbox::plan_rule;
 pub use session::{Limits, Purpose, fork, session};
 

@@ -20,6 +20,8 @@ fn schema(name: &str, own: &[(&str, ColumnType)]) -> Arc<TableSchema> {
         common,
         doc: String::new(),
         ocsf: None,
+        values: Vec::new(),
+        level: None,
     };
     let mut columns = vec![
         column("time", ColumnType::Timestamp, true),

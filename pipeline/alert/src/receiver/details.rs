@@ -4,10 +4,10 @@
 use event::{FindingTime, format_micros};
 use serde_json::{Map, Value, json};
 
-use crate::notification::{Flood, Notification, Subject};
+use crate::notification::{Flood, Notification, Retraction, Subject};
 
 /// Always kept: who it is about and how to get at the rest. All of them are short.
-const KEPT: [&str; 6] = ["incident", "episode", "rule", "evidence_count", "evidence_sha256", "left_out"];
+const KEPT: [&str; 7] = ["event", "incident", "episode", "rule", "evidence_count", "evidence_sha256", "left_out"];
 
 pub(super) fn of(notification: &Notification) -> Map<String, Value> {
     let mut details = match &notification.subject {
@@ -15,7 +15,10 @@ pub(super) fn of(notification: &Notification) -> Map<String, Value> {
             let entity: Map<String, Value> =
                 finding.entity.iter().map(|(k, v)| (k.clone(), Value::from(v.clone()))).collect();
             object(json!({
+                "event": "opened",
                 "finding": finding.id,
+                "standing": finding.standing,
+                "late": finding.late.then_some(true),
                 "title": finding.title,
                 "severity": finding.severity.name(),
                 "attack": finding.attack,
@@ -33,6 +36,7 @@ pub(super) fn of(notification: &Notification) -> Map<String, Value> {
                 "evidence_sha256": evidence_sha256,
             }))
         }
+        Subject::Retracted(retraction) => retraction_details(retraction),
         Subject::Flood(flood) => flood_details(flood),
     };
     details.insert("incident".to_owned(), notification.incident.clone().into());
@@ -42,8 +46,19 @@ pub(super) fn of(notification: &Notification) -> Map<String, Value> {
     details
 }
 
+fn retraction_details(retraction: &Retraction) -> Map<String, Value> {
+    object(json!({
+        "event": "retracted",
+        "finding": retraction.finding,
+        "title": retraction.title,
+        "severity": retraction.severity.name(),
+        "retracted": format_micros(retraction.retracted),
+    }))
+}
+
 fn flood_details(flood: &Flood) -> Map<String, Value> {
     object(json!({
+        "event": "flood",
         "flood": true,
         "title": flood.title,
         "severity": flood.severity.name(),

@@ -1,6 +1,6 @@
-//! PagerDuty Events API v2: `POST /v2/enqueue` with a `trigger`
+//! PagerDuty Events API v2: `POST /v2/enqueue` with a `trigger`, and a `resolve` when the incident was retracted
 //! (<https://developer.pagerduty.com/docs/events-api-v2-overview>). The dedup key holds incident and episode, so that a
-//! repeated trigger folds into the alert it opened and never into another.
+//! repeated trigger folds into the alert it opened and never into another, and a resolve ends that alert only.
 
 use event::{Severity, format_micros};
 use serde_json::{Value, json};
@@ -35,10 +35,15 @@ impl PagerDuty {
     }
 
     pub fn request(&self, notification: &Notification) -> Request {
+        let dedup_key = format!("stakeout/{}/{}", notification.incident, notification.episode);
+        if let Subject::Retracted(_) = notification.subject {
+            let body = json!({ "routing_key": self.routing_key, "event_action": "resolve", "dedup_key": dedup_key });
+            return self.post(body.to_string().into_bytes());
+        }
         let mut body = json!({
             "routing_key": self.routing_key,
             "event_action": "trigger",
-            "dedup_key": format!("stakeout/{}/{}", notification.incident, notification.episode),
+            "dedup_key": dedup_key,
             "client": "Stakeout",
             "payload": {
                 "summary": shorten(&notification.summary(), SUMMARY_CHARS_MAX),
@@ -53,11 +58,11 @@ impl PagerDuty {
             body["client_url"] = Value::from(link.as_str());
             body["links"] = json!([{ "href": link, "text": "Incident in Stakeout" }]);
         }
-        Request {
-            url: self.url.clone(),
-            headers: vec![("content-type", "application/json".to_owned())],
-            body: details::fit(body, "/payload/custom_details", BYTES_MAX),
-        }
+        self.post(details::fit(body, "/payload/custom_details", BYTES_MAX))
+    }
+
+    fn post(&self, body: Vec<u8>) -> Request {
+        Request { url: self.url.clone(), headers: vec![("content-type", "application/json".to_owned())], body }
     }
 }
 
@@ -79,7 +84,7 @@ fn source(notification: &Notification) -> String {
 fn timestamp(notification: &Notification) -> String {
     match &notification.subject {
         Subject::Finding { finding, .. } => format_micros(finding.time.last()),
-        Subject::Flood(_) => format_micros(notification.opened),
+        Subject::Retracted(_) | Subject::Flood(_) => format_micros(notification.opened),
     }
 }
 

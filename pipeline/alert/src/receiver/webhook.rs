@@ -1,5 +1,6 @@
 //! Signed webhook after Standard Webhooks (<https://github.com/standard-webhooks/standard-webhooks>), carrying an OCSF
-//! Detection Finding (class 2004) that any OCSF consumer reads; what OCSF has no place for is under `unmapped.stakeout`.
+//! Detection Finding (class 2004) that any OCSF consumer reads; what OCSF has no place for is under `unmapped.stakeout`,
+//! whose `event` says what happened: `opened`, `retracted` (OCSF: closed, resolved) or `flood`.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -80,19 +81,20 @@ fn body(notification: &Notification) -> Value {
     if let Some(link) = &notification.link {
         stakeout.insert("link".to_owned(), link.as_str().into());
     }
+    let change = change_of(&notification.subject);
     json!({
         "category_uid": 2,
         "category_name": "Findings",
         "class_uid": 2004,
         "class_name": "Detection Finding",
-        "activity_id": 1,
-        "activity_name": "Create",
-        "type_uid": 200_401,
-        "time": millis(notification.opened),
+        "activity_id": change.activity_id,
+        "activity_name": change.activity,
+        "type_uid": 200_400 + change.activity_id,
+        "time": millis(change.time.unwrap_or(notification.opened)),
         "severity_id": severity_id(notification.severity()),
         "severity": capitalized(notification.severity().name()),
-        "status_id": 1,
-        "status": "New",
+        "status_id": change.status_id,
+        "status": change.status,
         "message": super::shorten(&notification.summary(), 1024),
         "metadata": {
             "version": OCSF_VERSION,
@@ -102,6 +104,31 @@ fn body(notification: &Notification) -> Value {
         "finding_info": finding_info(notification),
         "unmapped": { "stakeout": stakeout },
     })
+}
+
+/// OCSF's words for what a notification tells.
+struct Change {
+    activity_id: i64,
+    activity: &'static str,
+    status_id: i64,
+    status: &'static str,
+    /// When it happened, if not when the incident was opened.
+    time: Option<Micros>,
+}
+
+fn change_of(subject: &Subject) -> Change {
+    match subject {
+        Subject::Retracted(retraction) => Change {
+            activity_id: 3,
+            activity: "Close",
+            status_id: 4,
+            status: "Resolved",
+            time: Some(retraction.retracted),
+        },
+        Subject::Finding { .. } | Subject::Flood(_) => {
+            Change { activity_id: 1, activity: "Create", status_id: 1, status: "New", time: None }
+        }
+    }
 }
 
 fn finding_info(notification: &Notification) -> Value {

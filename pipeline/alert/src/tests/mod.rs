@@ -5,6 +5,7 @@ mod delivery;
 mod fake;
 mod page;
 mod record;
+mod standing;
 
 use std::path::{Path, PathBuf};
 

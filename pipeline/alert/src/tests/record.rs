@@ -129,7 +129,7 @@ fn a_flood_becomes_one_page_per_hour() {
     check(&storm(20, 1), 8 * HOUR, 1, 0); // another hour
     let notice = pages(&house).into_iter().find_map(|p| match p.notification.subject {
         Subject::Flood(flood) => Some(flood),
-        Subject::Finding { .. } => None,
+        Subject::Finding { .. } | Subject::Retracted(_) => None,
     });
     let notice = notice.expect("a flood notice");
     assert_eq!((notice.rule.as_str(), notice.incidents, notice.cap, notice.hour), ("noisy", 12, 5, 7 * HOUR));

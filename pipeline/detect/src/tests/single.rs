@@ -28,7 +28,7 @@ fn exec(uid: &str, time: i64, who: &str) -> Row {
 
 /// Uids of the events found, in order.
 async fn check(sql: &str, rows: &[Row], expected: &[&str]) {
-    let output = engine(sql, "actor_user_name").await.on_admitted(&admitted(rows));
+    let output = engine(sql, "actor_user_name").await.on_admitted(&admitted(rows)).await.expect("evaluates");
     let got: Vec<_> = output.findings.iter().map(|f| f.evidence.events[0].event_uid.as_str()).collect();
     assert_eq!(got, expected, "{sql}");
 }
@@ -78,10 +78,13 @@ async fn findings_do_not_depend_on_batches() {
     let sql = "SELECT actor_user_name, time FROM kubernetes WHERE verb = 'get'";
     let rows: Vec<Row> =
         (0..50).map(|n| exec(&format!("u{n}"), n * S, if n % 3 == 0 { "alice" } else { "bob" })).collect();
-    let whole = engine(sql, "actor_user_name").await.on_admitted(&admitted(&rows)).findings;
+    let whole = engine(sql, "actor_user_name").await.on_admitted(&admitted(&rows)).await.expect("evaluates").findings;
     for size in [1, 7, 49] {
         let mut engine = engine(sql, "actor_user_name").await;
-        let split: Vec<_> = rows.chunks(size).flat_map(|c| engine.on_admitted(&admitted(c)).findings).collect();
+        let mut split = Vec::new();
+        for chunk in rows.chunks(size) {
+            split.extend(engine.on_admitted(&admitted(chunk)).await.expect("evaluates").findings);
+        }
         assert_eq!(split, whole, "batches of {size}");
     }
     let ids: std::collections::BTreeSet<_> = whole.iter().map(|f| &f.id).collect();
@@ -94,7 +97,7 @@ async fn a_finding_says_what_happened_and_how_to_see_it() {
                 SELECT actor_user_name AS who, verb, time FROM kubernetes_calls";
     let rows = [exec("it's", S, "alice"), exec("b", S, "bob")];
     let mut engine = Engine::new(rules(&[("d/rule.sql", text)]).await, Frontier::default(), &Watermarks::default());
-    let finding = engine.on_admitted(&admitted(&rows)).findings.remove(0);
+    let finding = engine.on_admitted(&admitted(&rows)).await.expect("evaluates").findings.remove(0);
     assert_eq!(finding.summary, "alice used get");
     assert_eq!(finding.entity, [("who".to_owned(), "alice".to_owned())]);
     assert_eq!(finding.values["time"], "1970-01-01T00:00:01Z");
@@ -125,8 +128,8 @@ async fn the_frontier_follows_ranges_and_rows() {
     imported.cells.insert("topic".into(), "file:x".into());
     imported.cells.insert("offset".into(), 41.into());
     let mut engine = engine(sql, "actor_user_name").await;
-    engine.on_admitted(&live);
-    engine.on_admitted(&admitted(&[imported]));
+    engine.on_admitted(&live).await.expect("evaluates");
+    engine.on_admitted(&admitted(&[imported])).await.expect("evaluates");
     assert_eq!(engine.frontier().offsets[&("kubernetes-audit".into(), 0)], 5);
     assert_eq!(engine.frontier().offsets[&("file:x".into(), 0)], 42);
 }
@@ -141,7 +144,7 @@ async fn stored_rows_past_the_frontier_are_caught_up_once() {
     rows[5].cells.insert("topic".into(), "other".into());
     let store = Store::of(&rows);
     let mut engine = engine(sql, "actor_user_name").await;
-    let before = engine.on_admitted(&admitted(&rows[..3])).findings;
+    let before = engine.on_admitted(&admitted(&rows[..3])).await.expect("evaluates").findings;
     let caught = engine.catch_up(&store).await.expect("the store answers");
     let mut uids: Vec<_> = caught.findings.iter().map(|f| f.evidence.events[0].event_uid.clone()).collect();
     uids.sort();

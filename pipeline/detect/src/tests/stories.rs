@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use event::{Frontier, Origin, Watermarks};
 
-use crate::fixtures::{Row, Store, admitted, row, schemas};
+use crate::fixtures::{Row, Store, admitted_as, row, shipped_schemas};
 use crate::testing::{Case, Expect, START_DEFAULT, TestFile, check};
 use crate::{Engine, RuleSet};
 
@@ -14,8 +14,8 @@ fn detections() -> PathBuf {
 
 #[tokio::test]
 async fn the_rules_that_ship_load_and_have_tests() {
-    let set = RuleSet::load(&detections(), &schemas(), "").await.unwrap_or_else(|errors| panic!("{errors}"));
-    assert!(set.rules.len() >= 5);
+    let set = RuleSet::load(&detections(), &shipped_schemas(), "").await.unwrap_or_else(|errors| panic!("{errors}"));
+    assert!(set.rules.len() >= 5 && set.states.len() >= 16);
     for rule in &set.rules {
         let path = rule.path.with_extension("test.yaml");
         let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
@@ -84,7 +84,10 @@ fn mistakes_in_test_files_have_lines() {
 
 #[tokio::test]
 async fn comparing_says_what_is_different() {
-    let set = RuleSet::load(&detections(), &schemas(), "").await.expect("the rules that ship").only(&["k8s-pod-exec"]);
+    let set = RuleSet::load(&detections(), &shipped_schemas(), "")
+        .await
+        .expect("the rules that ship")
+        .only(&["k8s-pod-exec"]);
     let cells = |who: &str| {
         [
             ("stage", "ResponseStarted".into()),
@@ -99,7 +102,7 @@ async fn comparing_says_what_is_different() {
     };
     let rows: Vec<Row> = vec![row("kubernetes", START_DEFAULT, "x", &cells("al"))];
     let mut engine = Engine::new(set, Frontier::default(), &Watermarks::default());
-    let findings = engine.on_admitted(&admitted(&rows)).findings;
+    let findings = engine.on_admitted(&admitted_as(&shipped_schemas(), &rows)).await.expect("evaluates").findings;
     assert_eq!(findings.len(), 1);
     let case = |expect: Expect| Case { name: "c".into(), line: 1, events: Vec::new(), expect };
     let wanted = |yaml: &str| Expect::Findings(serde_saphyr::from_str(yaml).expect("YAML"));
@@ -138,11 +141,11 @@ async fn a_burst_of_secret_reads_is_counted_by_name() {
             })
             .collect()
     };
-    let set = RuleSet::load(&detections(), &schemas(), "").await.expect("the rules that ship");
+    let set = RuleSet::load(&detections(), &shipped_schemas(), "").await.expect("the rules that ship");
     let set = set.only(&["k8s-secret-read-burst"]);
     for (names, repeats, expected) in [(9, 3, 0), (10, 1, 1), (10, 2, 1)] {
         let mut engine = Engine::new(set.clone(), Frontier::default(), &Watermarks::default());
-        let store = Store::of(&reads(names, repeats));
+        let store = Store::of_as(&shipped_schemas(), &reads(names, repeats));
         let found = engine.finish_bounded(Origin::Live, None, &store).await.expect("answers").findings;
         assert_eq!(found.len(), expected, "{names} names, {repeats} times");
     }

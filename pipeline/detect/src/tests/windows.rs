@@ -1,16 +1,12 @@
 //! Windowed rules: edges, runs, restarts, and the walk against the oracle.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use datafusion::catalog::TableProvider;
-use event::{Finding, FindingTime, Frontier, Origin, Source, Watermarks};
+use event::{Admitted, Finding, Frontier, OffsetRange, Offsets, Origin, Source, Standing, Watermarks};
 
 use super::single::hunt;
-use crate::fixtures::{Cell, Row, Store, row, rule_text, rules, schemas};
-use crate::rule::Body;
-use crate::runs::OpenRuns;
-use crate::{Engine, History, RuleSet, oracle};
+use crate::fixtures::{Cell, Row, Store, admitted, row, rule_text, rules};
+use crate::{Engine, History, RuleSet};
 
 const S: i64 = 1_000_000;
 /// Any day; a multiple of every slide in use here.
@@ -108,9 +104,15 @@ async fn null_entities_other_verbs_and_other_origins_do_not_count() {
 #[tokio::test]
 async fn a_row_is_seen_by_boundaries_after_its_watermark() {
     let late = |mark: i64| with(get(10 * S, "b", "al"), &[("source_watermark", (DAY + mark).into())]);
-    check(&[get(10 * S, "a", "al"), late(16 * S - 1)], &[("al", 16, 20)]).await;
-    check(&[get(10 * S, "a", "al"), late(16 * S)], &[("al", 18, 20)]).await;
-    check(&[get(10 * S, "a", "al"), late(20 * S)], &[]).await;
+    // What the boundaries before would have found with it is found late.
+    check(&[get(10 * S, "a", "al"), late(16 * S - 1)], &[("al", 12, 14), ("al", 16, 20)]).await;
+    check(&[get(10 * S, "a", "al"), late(16 * S)], &[("al", 12, 16), ("al", 18, 20)]).await;
+    check(&[get(10 * S, "a", "al"), late(20 * S)], &[("al", 12, 20)]).await;
+    let rows = [get(10 * S, "a", "al"), late(16 * S)];
+    let findings = finish(counting("10s", "2s").await, &rows, Origin::Live).await;
+    let lates: Vec<bool> = findings.iter().map(|f| f.late).collect();
+    assert_eq!(lates, [false, true]);
+    assert_eq!(findings.iter().map(|f| f.evidence.count).collect::<Vec<_>>(), [2, 2]);
 }
 
 #[tokio::test]
@@ -135,116 +137,30 @@ fn marks(at: i64) -> Watermarks {
     marks
 }
 
-/// Rows of several people over some minutes with gaps, some late. The watermark of a row is that of the rows
-/// before it, as admission stamps it.
-fn random_rows(seed: u64, count: usize) -> Vec<Row> {
-    let mut state = seed;
-    let mut random = |below: u64| {
-        // xorshift64*: a fixed sequence per seed.
-        state ^= state >> 12;
-        state ^= state << 25;
-        state ^= state >> 27;
-        (state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % below
-    };
-    let (mut now, mut mark) = (0i64, 0i64);
-    let mut rows = Vec::new();
-    for n in 0..count {
-        now += if random(12) == 0 { 30 * S } else { random(2_500_000) as i64 };
-        let time = (now - if random(5) == 0 { random(15_000_000) as i64 } else { 0 }).max(0);
-        let who = ["al", "bo", "cy"][random(3) as usize];
-        rows.push(with(get(time, &format!("u{n}"), who), &[("source_watermark", (DAY + mark).into())]));
-        mark = mark.max(time - 2 * S);
-    }
-    rows
-}
-
-fn mark_after(rows: &[Row]) -> i64 {
-    let time = |r: &Row| if let Cell::Number(n) = r.cells["time"] { n - DAY } else { 0 };
-    rows.iter().map(|r| time(r) - 2 * S).max().unwrap_or(0).max(0)
-}
-
-#[tokio::test]
-async fn live_in_any_commits_and_restarts_is_the_naive_evaluation() {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
-    for seed in [7, 99, now.as_nanos() as u64 | 1] {
-        println!("seed {seed}");
-        let rows = random_rows(seed, 120);
-        let rules = counting("10s", "2s").await;
-        let expected = naive(&rules, &rows).await;
-        assert!(!expected.is_empty());
-        for commit in [1, 13, 120] {
-            let mut store = Store::default();
-            let mut engine = Engine::new(rules.clone(), Frontier::default(), &Watermarks::default());
-            let (mut findings, mut frontier) = (Vec::new(), engine.frontier().clone());
-            for (n, chunk) in rows.chunks(commit).enumerate() {
-                store.add(chunk);
-                let seen = &rows[..(n * commit + chunk.len())];
-                let output = engine.on_commit(&marks(mark_after(seen)), &store).await.expect("the store answers");
-                findings.extend(output.findings);
-                frontier.advance(&output.frontier);
-                if n % 3 == 2 {
-                    engine = Engine::new(rules.clone(), frontier.clone(), &marks(mark_after(seen)));
-                }
-            }
-            let output = engine.on_commit(&marks(1_000_000 * S), &store).await.expect("the store answers");
-            assert!(!output.pending);
-            findings.extend(output.findings);
-            assert_eq!(last_told(&findings), expected, "seed {seed}, commits of {commit}");
+/// Admits rows, all of them committed afterwards, with watermarks at `mark`.
+async fn live(engine: &mut Engine, store: &mut Store, rows: &[Row], mark: &Watermarks) -> Vec<Finding> {
+    let mut unit = admitted(rows);
+    unit.ranges.push(&"kubernetes-audit".into(), 0, OffsetRange { from: 0, next: 1 }).expect("the first range");
+    let mut findings = engine.on_admitted(&unit).await.expect("evaluates").findings;
+    store.add(rows);
+    loop {
+        let output = engine.on_commit(mark, &Offsets::default(), store).await.expect("the store answers");
+        findings.extend(output.findings);
+        if !output.pending {
+            return findings;
         }
-        let bounded = finish(rules.clone(), &rows, Origin::Live).await;
-        assert_eq!(last_told(&bounded), expected, "seed {seed}, bounded");
     }
-}
-
-/// What of each finding must not depend on how it came about.
-type Told = BTreeMap<String, (FindingTime, String, u64)>;
-
-fn last_told(findings: &[Finding]) -> Told {
-    let told = |f: &Finding| (f.time, serde_json::Value::from(f.values.clone()).to_string(), f.evidence.count);
-    findings.iter().map(|f| (f.id.clone(), told(f))).collect()
-}
-
-/// The oracle at every boundary of the day's first hours over everything stored, with nothing left out.
-async fn naive(rules: &RuleSet, rows: &[Row]) -> Told {
-    let store = Store::of(rows);
-    let stored = query::fork(&rules.base);
-    query::register_tables(&stored, &schemas(), &|name| store.table(name)).expect("tables register");
-    let rule = rules.rules[0].clone();
-    let window = rule.window.expect("a windowed rule");
-    let view: Arc<dyn TableProvider> = stored.table_provider("kubernetes_calls").await.expect("is registered");
-    let (mut open, mut touched) = (OpenRuns::default(), BTreeMap::new());
-    let end = DAY + mark_after(rows) + 60 * S;
-    let mut boundary = DAY;
-    while boundary <= end {
-        let answer = oracle::evaluate(&rules.base, &rule, window, boundary, Origin::Live, &|_| view.clone()).await;
-        open.step(boundary, window.every_us, answer.expect("evaluates").held, &mut touched);
-        boundary += window.every_us;
-    }
-    let Body::Windowed { evidence: source, .. } = &rule.body else { panic!("a windowed rule") };
-    let mut told = Told::new();
-    for run in touched.into_values() {
-        let id = crate::ident::of_run(&rule.id, &run.entity, Origin::Live, run.first);
-        let sql = crate::evidence::run_query(&rule, window, source, &run, Origin::Live);
-        let count = hunt(&store, &sql).await.len() as u64;
-        let time = FindingTime::Run {
-            first: run.first,
-            last: run.last,
-            window_us: window.window_us,
-            every_us: window.every_us,
-        };
-        told.insert(id, (time, serde_json::Value::from(run.values).to_string(), count));
-    }
-    told
 }
 
 #[tokio::test]
 async fn a_run_told_again_keeps_its_id_and_grows() {
-    let mut store = Store::of(&[get(S, "a", "al"), get(S, "b", "al")]);
+    let mut store = Store::default();
     let mut engine = Engine::new(counting("10s", "2s").await, Frontier::default(), &Watermarks::default());
-    let first = engine.on_commit(&marks(4 * S), &store).await.expect("answers").findings;
-    assert_eq!(runs(&first), [("al".to_owned(), 2, 4)]);
-    store.add(&[get(9 * S, "c", "al"), get(9 * S, "d", "al")]);
-    let second = engine.on_commit(&marks(100 * S), &store).await.expect("answers").findings;
+    let rows = [get(S, "a", "al"), get(S, "b", "al")];
+    let first = live(&mut engine, &mut store, &rows, &marks(4 * S)).await;
+    assert_eq!(runs(&first), [("al".to_owned(), 2, 2)]);
+    let rows = [get(9 * S, "c", "al"), get(9 * S, "d", "al")];
+    let second = live(&mut engine, &mut store, &rows, &marks(100 * S)).await;
     assert_eq!(runs(&second), [("al".to_owned(), 2, 18)]);
     assert_eq!((first[0].id.as_str(), first[0].evidence.count), (second[0].id.as_str(), 2));
     assert_eq!(second[0].evidence.count, 4);
@@ -259,18 +175,18 @@ async fn a_new_rule_starts_after_what_is_committed() {
     let rows = [get(S, "a", "al"), get(S, "b", "al"), get(50 * S, "c", "bo"), get(50 * S, "d", "bo")];
     let store = Store::of(&rows);
     let mut engine = Engine::new(counting("10s", "2s").await, Frontier::default(), &marks(30 * S));
-    let found = engine.on_commit(&marks(100 * S), &store).await.expect("answers").findings;
+    let found = engine.on_commit(&marks(100 * S), &Offsets::default(), &store).await.expect("answers").findings;
     assert_eq!(runs(&found), [("bo".to_owned(), 52, 60)]);
 }
 
 #[tokio::test]
 async fn many_boundaries_take_several_calls_and_none_is_lost() {
-    let rows: Vec<Row> = (0..1_200).map(|n| get(n * 2 * S, &format!("u{n}"), "al")).collect();
+    let rows: Vec<Row> = (0..6_000).map(|n| get(n * 2 * S, &format!("u{n}"), "al")).collect();
     let store = Store::of(&rows);
     let mut engine = Engine::new(counting("10s", "2s").await, Frontier::default(), &Watermarks::default());
     let (mut findings, mut calls) = (Vec::new(), 0);
     loop {
-        let output = engine.on_commit(&marks(10_000 * S), &store).await.expect("answers");
+        let output = engine.on_commit(&marks(100_000 * S), &Offsets::default(), &store).await.expect("answers");
         findings.extend(output.findings);
         calls += 1;
         if !output.pending {
@@ -278,7 +194,7 @@ async fn many_boundaries_take_several_calls_and_none_is_lost() {
         }
     }
     assert!(calls > 1);
-    assert_eq!(runs(&findings), [("al".to_owned(), 4, 2_406)]);
+    assert_eq!(runs(&findings), [("al".to_owned(), 4, 12_006)]);
 }
 
 #[tokio::test]
@@ -288,11 +204,16 @@ async fn listed_evidence_and_joins_across_tables_work() {
     let set = rules(&[("d/rule.sql", &rule_text("cluster", "window: 10s\nevery: 2s", sql))]).await;
     let rows = [get(S, "k", "al"), row("falco", DAY + 3 * S, "f1", &[]), row("falco", DAY + 4 * S, "f2", &[])];
     let mut engine = Engine::new(set.clone(), Frontier::default(), &Watermarks::default());
-    let store = Store::of(&rows);
-    assert!(engine.on_commit(&marks(100 * S), &store).await.expect("answers").findings.is_empty(), "falco is silent");
+    let mut store = Store::default();
+    let early = live(&mut engine, &mut store, &rows, &marks(100 * S)).await;
+    assert!(early.iter().all(|f| f.standing == Standing::Provisional), "falco is silent: nothing is final");
+    assert_eq!(runs(&early), [("prod".to_owned(), 4, 4)]);
+    assert_eq!(early[0].evidence.count, 1, "at that boundary");
     let mut both = marks(100 * S);
     both.advance(Source::Falco, DAY + 100 * S);
-    let found = engine.on_commit(&both, &store).await.expect("answers").findings;
+    let mut found = live(&mut engine, &mut store, &[], &both).await;
+    assert!(found.iter().all(|f| f.standing == Standing::Confirmed && f.id == early[0].id));
+    found.drain(..found.len() - 1);
     assert_eq!(runs(&found), [("prod".to_owned(), 4, 10)]);
     assert_eq!(found[0].tables, ["falco", "kubernetes"]);
     assert_eq!(found[0].evidence.count, 2);
@@ -306,25 +227,114 @@ async fn a_failing_rule_waits_then_skips_and_harms_no_other() {
     let good = rule_text("cluster, actor_user_name", "window: 10s\nevery: 2s", COUNT);
     let bad = rule_text("cluster", "window: 10s\nevery: 2s", bad);
     let set = rules(&[("d/bad.sql", &bad), ("d/good.sql", &good)]).await;
-    let store = Store::of(&[get(S, "a", "al"), get(S, "b", "al")]);
+    let mut store = Store::default();
     let mut engine = Engine::new(set, Frontier::default(), &Watermarks::default());
-    let mut findings = Vec::new();
-    let mut boundaries = Vec::new();
-    for _ in 0..4 {
-        findings.extend(engine.on_commit(&marks(4 * S), &store).await.expect("answers").findings);
+    let mut findings = live(&mut engine, &mut store, &[get(S, "a", "al"), get(S, "b", "al")], &marks(4 * S)).await;
+    let mut boundaries = vec![(engine.frontier().boundaries["bad"] - DAY) / S];
+    for _ in 0..3 {
+        findings.extend(live(&mut engine, &mut store, &[], &marks(4 * S)).await);
         boundaries.push((engine.frontier().boundaries["bad"] - DAY) / S);
     }
-    assert_eq!(runs(&findings), [("al".to_owned(), 2, 4)]);
-    assert_eq!(boundaries, [0, 0, 2, 2]);
+    assert_eq!(runs(&findings), [("al".to_owned(), 2, 2)]);
+    assert_eq!(boundaries, [0, 0, 2, 4]);
 }
 
 #[test]
 fn engine_futures_can_move_between_threads() {
     fn is_send<T: Send>(_: &T) {}
     fn check(engine: &mut Engine, store: &dyn History) {
-        is_send(&engine.on_commit(&Watermarks::default(), store));
+        is_send(&engine.on_commit(&Watermarks::default(), &Offsets::default(), store));
         is_send(&engine.finish_bounded(Origin::Import, None, store));
         is_send(&engine.catch_up(store));
+        is_send(&engine.on_admitted(&Admitted::default()));
     }
     let _ = check;
+}
+
+#[tokio::test]
+async fn rows_of_one_microsecond_all_count() {
+    let rows: Vec<Row> = ["a", "b", "c", "d"].iter().map(|uid| get(3 * S, uid, "al")).collect();
+    let findings = finish(counting("10s", "2s").await, &rows, Origin::Live).await;
+    assert_eq!(runs(&findings), [("al".to_owned(), 4, 12)]);
+    assert_eq!((findings[0].values["n"].as_i64(), findings[0].evidence.count), (Some(4), 4));
+}
+
+#[tokio::test]
+async fn a_day_over_sparse_rows_is_exact_and_costs_only_what_changes() {
+    let hour = 3_600 * S;
+    let rows = [
+        get(hour, "a", "al"),
+        get(24 * hour, "b", "al"),
+        get(25 * hour + 90 * S, "c", "al"),
+        get(80 * hour, "d", "bo"),
+    ];
+    let mut engine = Engine::new(counting("24h", "1m").await, Frontier::default(), &Watermarks::default());
+    let mut store = Store::default();
+    let findings = live(&mut engine, &mut store, &rows, &marks(200 * hour)).await;
+    let settled: Vec<Finding> = findings.into_iter().filter(|f| f.standing == Standing::Confirmed).collect();
+    // The first leaves after 25 h; one boundary sees the second alone.
+    assert_eq!(runs(&settled), [("al".to_owned(), 86_460, 90_000), ("al".to_owned(), 90_120, 172_800)]);
+}
+
+#[tokio::test]
+async fn one_hot_key_costs_no_more_as_the_window_grows() {
+    let rows: Vec<Row> = (0..5_000).map(|n| get(n * S / 10, &format!("u{n}"), "al")).collect();
+    for (window, last) in [("10s", 508), ("300s", 798)] {
+        let findings = finish(counting(window, "2s").await, &rows, Origin::Live).await;
+        assert_eq!(runs(&findings), [("al".to_owned(), 2, last)]);
+        assert_eq!(findings[0].values["n"].as_i64(), Some(20));
+    }
+}
+
+#[tokio::test]
+async fn a_row_from_the_future_waits_for_its_window() {
+    let far = 10 * 366 * 86_400 * S;
+    let rows = [get(S, "a", "al"), get(S + far, "b", "al"), get(S + far, "c", "al"), get(2 * S, "d", "al")];
+    let mut engine = Engine::new(counting("10s", "2s").await, Frontier::default(), &Watermarks::default());
+    let mut store = Store::default();
+    let findings = live(&mut engine, &mut store, &rows, &marks(1_000 * S)).await;
+    let settled: Vec<Finding> = findings.iter().filter(|f| f.standing == Standing::Confirmed).cloned().collect();
+    assert_eq!(runs(&settled), [("al".to_owned(), 4, 10)]);
+    let ahead: Vec<_> =
+        findings.iter().filter(|f| f.standing == Standing::Provisional).map(|f| f.time.first()).collect();
+    assert!(ahead.iter().any(|first| *first > DAY + far), "two are enough, whenever it will be: {ahead:?}");
+}
+
+#[tokio::test]
+async fn what_may_fire_early_fires_when_its_last_row_comes_and_is_confirmed_later() {
+    let mut engine = Engine::new(counting("10s", "2s").await, Frontier::default(), &Watermarks::default());
+    let mut store = Store::default();
+    let first = live(&mut engine, &mut store, &[get(S, "a", "al")], &Watermarks::default()).await;
+    assert!(first.is_empty());
+    let early = live(&mut engine, &mut store, &[get(9 * S, "b", "al")], &Watermarks::default()).await;
+    assert_eq!(runs(&early), [("al".to_owned(), 10, 10)]);
+    assert_eq!((early[0].standing, early[0].evidence.count), (Standing::Provisional, 2));
+    let confirmed = live(&mut engine, &mut store, &[], &marks(100 * S)).await;
+    assert_eq!(runs(&confirmed), [("al".to_owned(), 10, 10)]);
+    assert_eq!((confirmed[0].standing, &confirmed[0].id), (Standing::Confirmed, &early[0].id));
+}
+
+#[tokio::test]
+async fn an_earlier_beginning_retracts_what_was_announced() {
+    let mut engine = Engine::new(counting("10s", "2s").await, Frontier::default(), &Watermarks::default());
+    let mut store = Store::default();
+    let rows = [get(S, "a", "al"), get(9 * S, "b", "al")];
+    let early = live(&mut engine, &mut store, &rows, &Watermarks::default()).await;
+    assert_eq!(runs(&early), [("al".to_owned(), 10, 10)]);
+    live(&mut engine, &mut store, &[get(3 * S, "c", "al")], &Watermarks::default()).await;
+    let settled = live(&mut engine, &mut store, &[], &marks(100 * S)).await;
+    let of = |standing| settled.iter().filter(|f| f.standing == standing).cloned().collect::<Vec<_>>();
+    assert_eq!(of(Standing::Retracted).iter().map(|f| &f.id).collect::<Vec<_>>(), [&early[0].id]);
+    assert_eq!(runs(&of(Standing::Confirmed)), [("al".to_owned(), 4, 12)]);
+}
+
+#[tokio::test]
+async fn a_rule_whose_plan_is_not_monotone_waits() {
+    let sql = "SELECT actor_user_name, count(*) AS n FROM kubernetes GROUP BY actor_user_name HAVING count(*) < 2";
+    let set = rules(&[("d/rule.sql", &rule_text("actor_user_name", "window: 10s\nevery: 2s", sql))]).await;
+    let mut engine = Engine::new(set, Frontier::default(), &Watermarks::default());
+    let mut store = Store::default();
+    assert!(live(&mut engine, &mut store, &[get(S, "a", "al")], &Watermarks::default()).await.is_empty());
+    let found = live(&mut engine, &mut store, &[], &marks(100 * S)).await;
+    assert_eq!(runs(&found), [("al".to_owned(), 2, 10)]);
 }

@@ -64,6 +64,8 @@ pub fn table(name: &str, columns: &[(&str, ColumnType)]) -> Arc<TableSchema> {
         common,
         doc: "".into(),
         ocsf: None,
+        values: Vec::new(),
+        level: None,
     };
     let meta = meta.into_iter().map(|(name, kind, nullable)| of(name, kind, nullable, true));
     let more = columns.iter().map(|(name, kind)| of(name, *kind, true, name.starts_with('*')));

@@ -1,0 +1,63 @@
+//! Faults on purpose, for the tests that show that the oracle would see them. In what ships there are none.
+
+#[cfg(test)]
+mod injected {
+    use std::cell::Cell;
+
+    use super::Fault;
+
+    thread_local!(static FAULT: Cell<Option<Fault>> = const { Cell::new(None) });
+
+    pub fn inject(fault: Option<Fault>) {
+        FAULT.set(fault);
+    }
+
+    pub fn is(fault: Fault) -> bool {
+        FAULT.get() == Some(fault)
+    }
+}
+
+#[cfg(test)]
+pub use injected::{inject, is};
+
+#[cfg(not(test))]
+pub const fn is(_: Fault) -> bool {
+    false
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(test), allow(dead_code))]
+pub enum Fault {
+    /// A row is seen by the boundary it lies on.
+    SeenAtItsEdge,
+    /// A row is gone one slide early.
+    GoneEarly,
+    /// A row that came late is seen by boundaries that were final.
+    StampIgnored,
+    /// Rows that came late trigger nothing.
+    LateDropped,
+    /// What a row added is taken away at its last boundary already.
+    ClosedTwice,
+    /// A group is not looked at again when its rows leave.
+    ExpiryNotSeen,
+    /// A distinct value that comes again is not seen for longer.
+    DistinctNotProlonged,
+    /// The least value stays when its row has left.
+    LeastOutlives,
+    /// A sieved window is not evaluated when rows leave it.
+    LeaveNotEvaluated,
+    /// What was announced and did not come stays announced.
+    NotRetracted,
+    /// A rebuilt state lacks the rows before its first boundary.
+    RebuiltTooShort,
+    /// A run that was open at a restart begins there.
+    BeginsAtRestart,
+    /// Rows of one scan must pass the conditions of the other, too.
+    SieveOfAll,
+    /// "At least" is understood as "more than".
+    AtLeastIsMore,
+    /// A group is forgotten while rows of it are still to be seen.
+    ForgottenEarly,
+    /// A value of one group counts for all groups.
+    ValueOfAnyGroup,
+}

@@ -1,0 +1,563 @@
+//! What detection remembers longer than a batch: `first_seen` and state tables.
+//!
+//! A rule without a window may, besides conditions on its row alone, ask two things of the past.
+//!
+//! **`first_seen(I, k…)`** is true for a row `e` if no other row that meets the rule's other conditions on the row
+//! alone (those of WHERE; joins do not count) has equal `k` and lies in `[e.time - I, e)`. Rows are ordered by (time,
+//! event_uid). A row with a NULL in `k` is never new.
+//!
+//! **A state table** ([`state`]) gives what held at the row's time: the join is `=` on its key and
+//! `e.time >= s.valid_from AND e.time < s.valid_to`, inner or left.
+//!
+//! **What a row sees** is a fact of the data. Let `b(e) = max(e.time, e.source_watermark) + 1us`. A remembered row `s`
+//! is visible to `e` if it has the same origin, (s.time, s.event_uid) is not after (e.time, e.event_uid), and
+//! `s.source_watermark < b(e)`. Nothing else counts: not when rows were read, in which batches, or what happened in
+//! between.
+//!
+//! **Early and final.** A row that fires by what is known when it is let in gives a provisional finding at once. When
+//! the committed watermarks of all the rule's sources (those of its state tables too) have reached `b(e)`, whatever
+//! comes later is stamped at or above `b(e)` and invisible, so that what the row sees is complete: the finding is
+//! said again as confirmed or retracted, under its id; a row that did not fire before may then. Nothing is final at
+//! admission, however late a row is: its stamp is a fact only once it is committed, and a crash before that gives it
+//! another one. Rows of an import are judged once, when the import ends: there is nothing to be early for.
+//!
+//! **Memory is a function of the store.** The frontier keeps, per rule, the boundary up to which judgements are final.
+//! On a start the stored rows that can still matter are read again ([`Memory::rebuild`]): what `first_seen` looks back
+//! on, all versions, and the events whose boundary lies above the frontier's. Rows not yet committed come again by
+//! admission. To remember a row twice changes nothing, so that it does not matter what a crash lets come twice.
+//!
+//! **Limits.** A rule or state table that needs more memory than [`RULE_BYTES_MAX`] or [`STATE_BYTES_MAX`] stops,
+//! alone and visibly: it never forgets what it needs. What is too old to be needed is dropped, and a row so late that
+//! it would need it is judged from the store ([`seen`], [`versions`]).
+
+mod begin;
+mod codec;
+mod finding;
+mod judge;
+mod mark;
+mod seen;
+mod shape;
+mod sieve;
+pub mod state;
+mod versions;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::array::AsArray;
+use arrow::datatypes::{DataType, TimestampMicrosecondType};
+use arrow::record_batch::RecordBatch;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::context::SessionContext;
+use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Signature, SimpleScalarUDF, Volatility};
+use event::{Finding, Frontier, Micros, Origin, Watermarks, column};
+
+pub(crate) use judge::{Remembering, compile};
+pub(crate) use shape::remembers;
+pub use state::StateTable;
+
+use begin::Begin;
+use judge::{Events, Recall, is_learning};
+use mark::Mark;
+use sieve::{Failed, Sieved};
+use versions::Versions;
+use watch::{Outcome, Shared, Watch, load_seen};
+
+use crate::engine::watermark;
+use crate::rule::{Body, Rule};
+use crate::ruleset::RuleSet;
+use crate::value::sql_time;
+
+/// What one rule may remember. A million keys take some 100 MB.
+pub const RULE_BYTES_MAX: usize = 256 << 20;
+
+/// What one state table may remember, for all rules that join it.
+pub const STATE_BYTES_MAX: usize = 512 << 20;
+
+/// History that a source must have before what is new in it is worth a page.
+pub const LEARNING_DEFAULT_US: i64 = 7 * 86_400_000_000;
+
+/// How far a rule may be behind the source of a state table and still be answered from memory.
+const BEHIND_US: i64 = 7 * 86_400_000_000;
+
+/// What a call found, per rule how it fared, and how far judgements are final.
+#[derive(Default)]
+pub struct Report {
+    pub findings: Vec<Finding>,
+    pub boundaries: BTreeMap<String, Micros>,
+    /// Rules that were evaluated, with the reason if that failed.
+    pub fared: Vec<(Arc<Rule>, Option<String>)>,
+    /// More is final than was judged.
+    pub pending: bool,
+}
+
+impl Report {
+    fn add(&mut self, rule: &Arc<Rule>, outcome: Outcome) {
+        count(&outcome.null_entities, "stakeout_rule_null_entity_total", rule);
+        count(&outcome.null_keys, "stakeout_rule_null_key_total", rule);
+        count(&outcome.new, "stakeout_rule_findings_total", rule);
+        self.findings.extend(outcome.findings);
+        self.fared.push((rule.clone(), outcome.failed));
+    }
+}
+
+fn count(rows: &u64, name: &'static str, rule: &Rule) {
+    if *rows > 0 {
+        metrics::counter!(name, "rule" => rule.id.clone()).increment(*rows);
+    }
+}
+
+/// Memory of all rules of an engine, over live rows.
+pub struct Memory {
+    watches: Vec<Watch>,
+    tables: Vec<Arc<StateTable>>,
+    states: BTreeMap<String, Versions>,
+    begins: BTreeMap<String, Begin>,
+    /// State tables and histories that what is stored has been read for.
+    loaded: BTreeSet<String>,
+    begins_loaded: bool,
+    /// State tables that needed too much.
+    stopped: BTreeSet<String>,
+    bundle: String,
+}
+
+impl Memory {
+    /// `frontier` gets the boundaries of rules it does not know: they start at what is committed.
+    pub fn new(rules: &RuleSet, frontier: &mut Frontier, committed: &Watermarks) -> Memory {
+        let mut watches = Vec::new();
+        let mut begins = BTreeMap::new();
+        for rule in &rules.rules {
+            let Body::Remembering(body) = &rule.body else { continue };
+            let start = watermark(rule, committed);
+            let settled = *frontier.boundaries.entry(rule.id.clone()).or_insert(start);
+            if body.learning_us > 0 {
+                body.sieve.tables.iter().for_each(|t| drop(begins.insert(t.to_string(), Begin::default())));
+            }
+            watches.push(Watch::new(rule.clone(), body.clone(), settled));
+        }
+        let used = |state: &&Arc<StateTable>| rules.rules.iter().any(|r| r.states.contains(&state.name));
+        let tables: Vec<Arc<StateTable>> = rules.states.iter().filter(used).cloned().collect();
+        let states = tables.iter().map(|s| (s.name.clone(), Versions::new())).collect();
+        Memory {
+            watches,
+            tables,
+            states,
+            begins,
+            loaded: BTreeSet::new(),
+            begins_loaded: false,
+            stopped: BTreeSet::new(),
+            bundle: rules.bundle.clone(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.watches.is_empty() && self.tables.is_empty()
+    }
+
+    /// Bytes remembered by rules and state tables.
+    pub fn bytes(&self) -> usize {
+        self.watches.iter().map(Watch::bytes).sum::<usize>() + self.states.values().map(Versions::bytes).sum::<usize>()
+    }
+
+    /// Events whose judgement is not final.
+    pub fn waiting(&self) -> usize {
+        self.watches.iter().map(Watch::waiting).sum()
+    }
+
+    /// Remembers what is stored. `provisional` are the findings that were kept as such: those whose rows turn out
+    /// otherwise are retracted. What fails is tried again with the next commit.
+    pub async fn rebuild(&mut self, provisional: Vec<Finding>, stored: &SessionContext) -> Report {
+        for finding in provisional {
+            if let Some(watch) = self.watches.iter_mut().find(|w| w.rule.id == finding.rule) {
+                watch.tell(finding);
+            }
+        }
+        let mut report = Report::default();
+        self.load(stored, &mut report).await;
+        report
+    }
+
+    async fn load(&mut self, stored: &SessionContext, report: &mut Report) {
+        let mut failures: BTreeMap<String, String> = BTreeMap::new();
+        for state in &self.tables {
+            if self.loaded.contains(&state.name) || self.stopped.contains(&state.name) {
+                continue;
+            }
+            match load_versions(state, stored, Origin::Live, "true").await {
+                Ok((versions, failed)) => {
+                    self.states.entry(state.name.clone()).and_modify(|have| have.absorb(versions));
+                    self.loaded.insert(state.name.clone());
+                    if let Some((rows, reason)) = failed {
+                        state_failed(state, &format!("{rows} rows could not be evaluated: {reason}"));
+                    }
+                }
+                Err(error) => {
+                    state_failed(state, &error.strip_backtrace());
+                    failures.insert(state.name.clone(), error.strip_backtrace());
+                }
+            }
+        }
+        self.stop_over_budget();
+        let begins = self.load_begins(stored).await.err().map(|e| e.strip_backtrace());
+        for watch in self.watches.iter_mut().filter(|w| !w.loaded && w.stopped.is_none()) {
+            let state = watch.body.states().find_map(|s| failures.get(&s.name).map(|e| format!("{}: {e}", s.name)));
+            let outcome = match state.or_else(|| begins.clone().filter(|_| watch.body.learning_us > 0)) {
+                Some(failed) => Outcome { failed: Some(failed), ..Outcome::default() },
+                None => watch.load(stored).await.unwrap_or_else(|error| Outcome {
+                    failed: Some(format!("what is stored could not be read: {}", error.strip_backtrace())),
+                    ..Outcome::default()
+                }),
+            };
+            report.add(&watch.rule, outcome);
+        }
+    }
+
+    async fn load_begins(&mut self, stored: &SessionContext) -> Result<()> {
+        if self.begins_loaded {
+            return Ok(());
+        }
+        let settled = self.watches.iter().filter(|w| w.body.learning_us > 0).map(|w| w.settled).min();
+        let settled = settled.unwrap_or(Micros::MIN);
+        for (table, begin) in &mut self.begins {
+            load_begin(table, begin, stored, Origin::Live, settled).await?;
+        }
+        self.begins_loaded = true;
+        Ok(())
+    }
+
+    /// Rows that admission let through, or that are stored past the frontier.
+    pub fn on_rows(&mut self, batches: &[(&str, &RecordBatch)]) -> Report {
+        let mut report = Report::default();
+        if self.is_empty() {
+            return report;
+        }
+        for (table, rows) in batches {
+            if let Some(begin) = self.begins.get_mut(*table) {
+                note_begin(begin, rows);
+            }
+        }
+        for state in self.tables.iter().filter(|s| !self.stopped.contains(&s.name)) {
+            let versions = self.states.get_mut(&state.name).expect("every state table in use has its memory");
+            for (table, rows) in batches {
+                let mut error = None;
+                let failed = state.sieve.live(table, rows, Origin::Live, &mut |sieved| match state
+                    .remember(&sieved, versions)
+                {
+                    Ok(nulls) => count_state_nulls(state, nulls),
+                    Err(e) => drop(error.get_or_insert(e.strip_backtrace())),
+                });
+                let failed = failed.map(|(rows, reason)| format!("{rows} rows could not be evaluated: {reason}"));
+                error.or(failed).into_iter().for_each(|reason| state_failed(state, &reason));
+            }
+        }
+        self.stop_over_budget();
+        let shared = Shared { bundle: &self.bundle, states: &self.states, begins: &self.begins };
+        for watch in self.watches.iter_mut().filter(|w| w.stopped.is_none()) {
+            let outcome = watch.on_rows(batches, &shared);
+            report.add(&watch.rule, outcome);
+        }
+        report
+    }
+
+    /// Judges for good what `committed` makes final.
+    pub async fn on_commit(&mut self, committed: &Watermarks, stored: &SessionContext) -> Report {
+        let mut report = Report::default();
+        if self.is_empty() {
+            return report;
+        }
+        self.load(stored, &mut report).await;
+        let shared = Shared { bundle: &self.bundle, states: &self.states, begins: &self.begins };
+        for watch in self.watches.iter_mut() {
+            let mut outcome = Outcome::default();
+            let to = watermark(&watch.rule, committed);
+            match &watch.stopped {
+                Some(reason) => outcome.fail(reason.clone()),
+                None if !watch.loaded || to <= watch.settled => continue,
+                None => match watch.settle(to, stored, &shared, &mut outcome).await {
+                    Ok(more) => report.pending |= more,
+                    Err(error) => outcome.fail(error.strip_backtrace()),
+                },
+            }
+            report.boundaries.insert(watch.rule.id.clone(), watch.settled);
+            metrics::gauge!("stakeout_rule_memory_bytes", "rule" => watch.rule.id.clone()).set(watch.bytes() as f64);
+            report.add(&watch.rule, outcome);
+        }
+        for state in &self.tables {
+            let needed = self.needed_from(state, committed);
+            let versions = self.states.get_mut(&state.name).expect("every state table in use has its memory");
+            versions.advance(needed);
+            metrics::gauge!("stakeout_state_memory_bytes", "state" => state.name.clone()).set(versions.bytes() as f64);
+        }
+        report
+    }
+
+    /// From when on rules look at a state table: one that is behind still needs what was then, up to a limit.
+    fn needed_from(&self, state: &StateTable, committed: &Watermarks) -> Micros {
+        let now = of_table(&state.table, committed);
+        let users =
+            self.watches.iter().filter(|w| w.stopped.is_none() && w.body.states().any(|s| s.name == state.name));
+        let behind = users.map(|w| w.settled).min().unwrap_or(now);
+        behind.clamp(now.saturating_sub(BEHIND_US), now)
+    }
+
+    /// The stream of `origin` has ended; of an import, the part with times in `range`.
+    pub async fn finish(&mut self, origin: Origin, range: Option<(Micros, Micros)>, stored: &SessionContext) -> Report {
+        let mut report = Report::default();
+        if self.is_empty() {
+            return report;
+        }
+        self.load(stored, &mut report).await;
+        let shared = Shared { bundle: &self.bundle, states: &self.states, begins: &self.begins };
+        for watch in self.watches.iter_mut().filter(|w| w.stopped.is_none() && w.loaded) {
+            let mut outcome = Outcome::default();
+            let finished = match origin {
+                Origin::Live => watch.finish(stored, &shared, &mut outcome).await,
+                Origin::Import => judge_import(watch, range, stored, &self.bundle, &mut outcome).await,
+            };
+            if let Err(error) = finished {
+                outcome.fail(error.strip_backtrace());
+            }
+            report.add(&watch.rule, outcome);
+        }
+        report
+    }
+
+    /// The versions of a state table that are visible before `boundary` and hold at some time from `since` on; from
+    /// memory where it reaches, else from the store. For windows: rows with `since <= time < boundary` join it.
+    pub async fn versions(
+        &self,
+        state: &StateTable,
+        origin: Origin,
+        boundary: Micros,
+        since: Micros,
+        stored: &SessionContext,
+    ) -> Result<RecordBatch> {
+        if origin == Origin::Live
+            && self.loaded.contains(&state.name)
+            && !self.stopped.contains(&state.name)
+            && let Some(versions) = self.states.get(&state.name)
+            && versions.reaches(since)
+        {
+            return state.table_of(versions, boundary, since);
+        }
+        versions_stored(state, origin, boundary, since, stored).await
+    }
+
+    fn stop_over_budget(&mut self) {
+        for state in &self.tables {
+            if self.states[&state.name].bytes() > STATE_BYTES_MAX && self.stopped.insert(state.name.clone()) {
+                self.states.insert(state.name.clone(), Versions::new());
+                state_failed(state, &too_much(STATE_BYTES_MAX));
+            }
+        }
+        for watch in self.watches.iter_mut().filter(|w| w.stopped.is_none()) {
+            let state = watch.body.states().find(|s| self.stopped.contains(&s.name)).map(|s| s.name.clone());
+            if let Some(state) = state {
+                watch.stop(format!("the state table `{state}` needs too much memory"));
+            }
+        }
+    }
+}
+
+/// Every finding of the imported rows in `range`, by all imported rows: an import is judged when it has ended. A
+/// later import with earlier rows finds what is new in them; it does not take back what was found before.
+async fn judge_import(
+    watch: &Watch,
+    range: Option<(Micros, Micros)>,
+    stored: &SessionContext,
+    bundle: &str,
+    outcome: &mut Outcome,
+) -> Result<()> {
+    let body = &watch.body;
+    let from = range.map_or(Micros::MIN, |(from, _)| from);
+    let seen = load_seen(body, stored, Origin::Import, from, "true").await?;
+    let mut states = BTreeMap::new();
+    for state in body.states() {
+        states.insert(state.name.clone(), recall_versions(state, stored, Origin::Import, "true").await?);
+    }
+    let mut begins: BTreeMap<String, Begin> = BTreeMap::new();
+    if body.learning_us > 0 {
+        for table in &body.sieve.tables {
+            let begin = begins.entry(table.to_string()).or_default();
+            load_begin(table, begin, stored, Origin::Import, Micros::MIN).await?;
+        }
+    }
+    let mut drafts = Vec::new();
+    let mut error = None;
+    let mut take = |sieved: Sieved| {
+        let judged = (|| -> Result<()> {
+            let events = Events {
+                rows: body.events_of(&sieved)?,
+                marks: sieved.marks.iter().collect(),
+                keys: body.keys(&sieved)?,
+            };
+            let recall = Recall { seen: seen.as_ref(), states: &states };
+            let row_of = |row: u32| (sieved.table.to_string(), sieved.marks[row as usize].clone());
+            let failed = body.judge(&events, &recall, &mut |fired| {
+                let (more, nulls) = finding::drafts(&watch.rule, bundle, Origin::Import, &fired, &row_of)?;
+                outcome.null_entities += nulls;
+                drafts.extend(more);
+                Ok(())
+            });
+            outcome.fail_rows(failed);
+            Ok(())
+        })();
+        if let Err(e) = judged {
+            error.get_or_insert(e);
+        }
+    };
+    let failed = body.sieve.stored(stored, Origin::Import, &at_or_after("time", from), &mut take).await?;
+    if let Some(error) = error {
+        return Err(error);
+    }
+    outcome.fail_rows(failed);
+    drafts.sort_by(|a, b| (a.rows[0].1.order(), &a.finding.id).cmp(&(b.rows[0].1.order(), &b.finding.id)));
+    drafts.dedup_by(|a, b| a.finding.id == b.finding.id);
+    for draft in finding::with_events(stored, drafts, Default::default()).await? {
+        let (table, mark): &(String, Mark) = &draft.rows[0];
+        let begin = begins.get(table).and_then(|b| b.before(mark.boundary()));
+        let learning = is_learning(begin, mark.time, body.learning_us);
+        outcome.new += 1;
+        outcome.findings.push(Finding { learning, ..draft.finding });
+    }
+    Ok(())
+}
+
+/// The same as [`Memory::versions`], from the store: the table's meaning, word for word.
+pub async fn versions_stored(
+    state: &StateTable,
+    origin: Origin,
+    boundary: Micros,
+    since: Micros,
+    stored: &SessionContext,
+) -> Result<RecordBatch> {
+    let view = state.view(origin, &StateTable::visible_before(boundary));
+    let sql = format!("SELECT * FROM ({view}) WHERE {}", at_or_after("valid_to", since.saturating_add(1)));
+    let batches = stored.sql(&sql).await?.collect().await?;
+    let batches = batches.iter().map(|b| state.conform(b)).collect::<Result<Vec<_>>>()?;
+    Ok(arrow::compute::concat_batches(&state.schema, &batches)?)
+}
+
+/// All versions in stored rows that meet `condition`.
+async fn load_versions(
+    state: &StateTable,
+    stored: &SessionContext,
+    origin: Origin,
+    condition: &str,
+) -> Result<(Versions, Failed)> {
+    let mut versions = Versions::new();
+    let mut error = None;
+    let mut take = |sieved: Sieved| {
+        // More than the budget is refused by whoever asked; it need not be read to the end for that.
+        if versions.bytes() <= STATE_BYTES_MAX
+            && let Err(e) = state.remember(&sieved, &mut versions)
+        {
+            error.get_or_insert(e);
+        }
+    };
+    let failed = state.sieve.stored(stored, origin, condition, &mut take).await?;
+    match error {
+        Some(error) => Err(error),
+        None => Ok((versions, failed)),
+    }
+}
+
+/// The same for one use, in which nothing may be missing.
+async fn recall_versions(
+    state: &StateTable,
+    stored: &SessionContext,
+    origin: Origin,
+    condition: &str,
+) -> Result<Versions> {
+    let (versions, _) = load_versions(state, stored, origin, condition).await?;
+    match versions.bytes() > STATE_BYTES_MAX {
+        true => Err(DataFusionError::Execution(too_much(STATE_BYTES_MAX))),
+        false => Ok(versions),
+    }
+}
+
+fn too_much(bytes_max: usize) -> String {
+    format!("its memory needs more than {} MB", bytes_max >> 20)
+}
+
+/// The history of a table. All who will ask have their boundary above `settled`.
+async fn load_begin(
+    table: &str,
+    begin: &mut Begin,
+    stored: &SessionContext,
+    origin: Origin,
+    settled: Micros,
+) -> Result<()> {
+    let later = at_or_after("source_watermark", settled.saturating_add(1));
+    let sql = format!(
+        "SELECT CASE WHEN {later} THEN source_watermark END AS stamp, min(time) AS time FROM {table} \
+         WHERE origin = '{}' GROUP BY 1",
+        origin.name()
+    );
+    for batch in stored.sql(&sql).await?.collect().await? {
+        let stamps = batch.column(0).as_primitive::<TimestampMicrosecondType>();
+        let times = batch.column(1).as_primitive::<TimestampMicrosecondType>();
+        for (stamp, time) in stamps.iter().zip(times.iter()) {
+            time.into_iter().for_each(|time| begin.add(stamp.unwrap_or(settled), time));
+        }
+    }
+    Ok(())
+}
+
+fn note_begin(begin: &mut Begin, rows: &RecordBatch) {
+    let times = |name: &str| rows.column_by_name(name).map(|c| c.as_primitive::<TimestampMicrosecondType>());
+    let origins = rows.column_by_name(column::ORIGIN).map(|c| c.as_string_view());
+    let (Some(times), Some(stamps), Some(origins)) = (times(column::TIME), times(column::SOURCE_WATERMARK), origins)
+    else {
+        return;
+    };
+    for row in (0..rows.num_rows()).filter(|row| origins.value(*row) == Origin::Live.name()) {
+        begin.add(stamps.value(row), times.value(row));
+    }
+}
+
+/// Times that SQL can say; what lies outside is before or after everything.
+const TIME_MIN: Micros = -62_135_596_800_000_000;
+const TIME_MAX: Micros = 253_402_300_799_999_999;
+
+/// A condition on a column of times.
+fn at_or_after(column: &str, time: Micros) -> String {
+    match time {
+        ..=TIME_MIN => "true".to_owned(),
+        TIME_MAX.. => format!("{column} > {}", sql_time(TIME_MAX)),
+        time => format!("{column} >= {}", sql_time(time)),
+    }
+}
+
+/// How far the source of one table has come.
+fn of_table(table: &str, marks: &Watermarks) -> Micros {
+    match table.parse::<event::Source>() {
+        Ok(source) => marks.get(source),
+        Err(_) => marks.0.values().copied().min().unwrap_or(Micros::MIN),
+    }
+}
+
+fn state_failed(state: &StateTable, reason: &str) {
+    metrics::counter!("stakeout_state_errors_total", "state" => state.name.clone()).increment(1);
+    tracing::error!(state = %state.name, reason, "state table is degraded");
+}
+
+fn count_state_nulls(state: &StateTable, rows: u64) {
+    if rows > 0 {
+        metrics::counter!("stakeout_state_null_key_total", "state" => state.name.clone()).increment(rows);
+    }
+}
+
+/// `first_seen` as SQL knows it: it can be planned, so that mistakes are found where they are. It is taken out of a
+/// rule before anything runs.
+pub(crate) fn first_seen_function() -> ScalarUDF {
+    let refuse = |_: &[ColumnarValue]| -> Result<ColumnarValue> {
+        Err(DataFusionError::Execution("first_seen stands only in the WHERE of rules without a window".to_owned()))
+    };
+    let any = Signature::variadic_any(Volatility::Immutable);
+    ScalarUDF::from(SimpleScalarUDF::new_with_signature(shape::FIRST_SEEN, any, DataType::Boolean, Arc::new(refuse)))
+}

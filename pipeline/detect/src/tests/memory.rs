@@ -1,0 +1,903 @@
+//! `first_seen` and state tables against a naive evaluation: plain loops over the rows that were stored in the end,
+//! for random arrival, batches, commits, crashes, late rows, ties and NULLs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::TableProvider;
+use datafusion::catalog::streaming::StreamingTable;
+use datafusion::error::DataFusionError;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::PartitionStream;
+use event::{Finding, Frontier, Micros, Offsets, Origin, Source, Standing, Watermarks};
+
+use crate::fixtures::{Cell, Row, Store, admitted, row, rule_text, schemas};
+use crate::{Engine, History, Output, RuleSet};
+
+const H: i64 = 3_600_000_000;
+const START: i64 = 1_767_225_600_000_000;
+const INTERVAL: i64 = 6 * H;
+const LEARNING: i64 = 20 * H;
+const FORGET: i64 = 7 * 24 * H;
+
+const THINGS: &str = "/*\ntitle: Things and their owners\nkey: [owner]\ndoc: what each owner has\n*/\n\
+    SELECT actor_user_name AS owner, resource_name AS thing, verb = 'delete' AS deleted FROM kubernetes \
+    WHERE verb IN ('create', 'delete')\n";
+
+const NEW_USER: &str = "SELECT cluster, actor_user_name, verb, time FROM kubernetes \
+    WHERE status = 'Success' AND first_seen(INTERVAL '6 hours', actor_user_name)";
+const NEW_ANYWHERE: &str = "SELECT e.source, e.status FROM events e \
+    WHERE first_seen(INTERVAL '6 hours', lower(e.actor_user_name), e.resource_name) AND (e.status = 'Success' OR e.status IS NULL)";
+const OTHER_THING: &str = "SELECT e.cluster, e.actor_user_name, s.thing, s.prev_thing, s.event_uid AS version, s.valid_from \
+    FROM cloudtrail e JOIN things s ON s.owner = e.actor_user_name AND e.time >= s.valid_from AND e.time < s.valid_to \
+    WHERE e.status = 'Success' AND s.thing <> e.resource_name";
+const NEW_WITHOUT_THING: &str = "SELECT cluster, e.actor_user_name, s.thing FROM cloudtrail e \
+    LEFT JOIN things s ON s.owner = e.actor_user_name AND e.time >= valid_from AND s.valid_to > e.time AND s.thing <> 'a' \
+    WHERE s.thing IS NULL AND first_seen(INTERVAL '6 hours', actor_user_name)";
+const CHANGED: &str = "SELECT e.cluster, s.owner, s.thing, s.prev_thing FROM kubernetes e \
+    JOIN things AS s ON e.actor_user_name = s.owner AND e.time >= s.valid_from AND e.time < s.valid_to \
+    WHERE s.prev_thing <> s.thing";
+
+const RULES: [(&str, &str, &str); 5] = [
+    ("new_user", "actor_user_name", NEW_USER),
+    ("new_anywhere", "source", NEW_ANYWHERE),
+    ("other_thing", "actor_user_name, thing", OTHER_THING),
+    ("new_without_thing", "cluster", NEW_WITHOUT_THING),
+    ("changed", "owner", CHANGED),
+];
+
+async fn rules() -> RuleSet {
+    let learning = |sql: &str| if sql.contains("first_seen") { "learning: 20h" } else { "" };
+    let files: Vec<(PathBuf, String)> =
+        RULES.iter().map(|(id, e, sql)| (format!("d/{id}.sql").into(), rule_text(e, learning(sql), sql))).collect();
+    let states = [("state/things.sql".into(), THINGS.to_owned())];
+    RuleSet::parse_with_states(&states, &files, &schemas(), "fixtures").await.unwrap_or_else(|e| panic!("{e}"))
+}
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % n
+    }
+
+    fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    fn pick<T: Clone>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len() as u64) as usize].clone()
+    }
+}
+
+/// A stored row as the naive evaluation sees it.
+#[derive(Clone, Debug)]
+struct Plain {
+    table: &'static str,
+    time: Micros,
+    uid: String,
+    stamp: Micros,
+    hash: String,
+    origin: Origin,
+    cells: BTreeMap<String, String>,
+}
+
+impl Plain {
+    fn of(row: &Row) -> Plain {
+        let number = |name: &str| match row.cells[name] {
+            Cell::Number(n) => n,
+            _ => panic!("{name} is a number"),
+        };
+        let text = |c: &Cell| if let Cell::Text(text) = c { Some(text.clone()) } else { None };
+        let cells: BTreeMap<_, _> = row.cells.iter().filter_map(|(k, c)| Some((k.clone(), text(c)?))).collect();
+        let batch = crate::fixtures::batch(row.table, std::slice::from_ref(row));
+        let hash = crate::evidence::find(&batch, "row_hash").expect("a hash");
+        let hash = crate::ident::hex(arrow::array::AsArray::as_fixed_size_binary(hash).value(0));
+        let origin = if cells["origin"] == "live" { Origin::Live } else { Origin::Import };
+        Plain {
+            table: row.table,
+            time: number("time"),
+            uid: cells["event_uid"].clone(),
+            stamp: number("source_watermark"),
+            hash,
+            origin,
+            cells,
+        }
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        self.cells.get(name).map(String::as_str)
+    }
+
+    /// Whether `other` is visible to this row; it may be the row itself.
+    fn sees(&self, other: &Plain) -> bool {
+        self.origin == other.origin
+            && (other.time < self.time || (other.time == self.time && other.uid <= self.uid))
+            && other.stamp < self.time.max(self.stamp) + 1
+    }
+
+    fn before(&self, other: &Plain) -> bool {
+        self.time < other.time || (self.time == other.time && self.uid < other.uid)
+    }
+}
+
+fn first_seen(
+    rows: &[Plain],
+    e: &Plain,
+    passes: &dyn Fn(&Plain) -> bool,
+    key: &dyn Fn(&Plain) -> Option<Vec<String>>,
+) -> bool {
+    let Some(of_e) = key(e) else { return false };
+    passes(e)
+        && !rows.iter().any(|s| {
+            passes(s) && key(s).as_ref() == Some(&of_e) && e.sees(s) && s.before(e) && s.time >= e.time - INTERVAL
+        })
+}
+
+struct Thing {
+    thing: Option<String>,
+    previous: Option<String>,
+    from: Micros,
+    uid: String,
+}
+
+/// The thing of `owner` that holds for `e`.
+fn thing(rows: &[Plain], e: &Plain, owner: &str) -> Option<Thing> {
+    let is_version = |s: &&Plain| {
+        s.table == "kubernetes"
+            && ["create", "delete"].contains(&s.get("verb").unwrap_or(""))
+            && s.get("actor_user_name") == Some(owner)
+            && e.sees(s)
+    };
+    let mut versions: Vec<&Plain> = rows.iter().filter(is_version).collect();
+    versions.sort_by_key(|s| (s.time, s.uid.clone(), s.hash.clone()));
+    let now = versions.len().checked_sub(1)?;
+    let gone = |s: &Plain| s.get("verb") == Some("delete");
+    if gone(versions[now]) {
+        return None;
+    }
+    let before = (0..now).rev().find(|at| !gone(versions[*at]));
+    let before = before.filter(|at| versions[now].time - versions[at + 1].time <= FORGET);
+    let thing_of = |s: &Plain| s.get("resource_name").map(str::to_owned);
+    Some(Thing {
+        thing: thing_of(versions[now]),
+        previous: before.and_then(|at| thing_of(versions[at])),
+        from: versions[now].time,
+        uid: versions[now].uid.clone(),
+    })
+}
+
+/// What every rule finds in the end: rule, row and the values that matter.
+fn naive(rows: &[Plain], origin: Origin) -> BTreeSet<(String, String, String)> {
+    let mut found = BTreeSet::new();
+    let begun = |e: &Plain| {
+        rows.iter().any(|s| {
+            s.table == e.table
+                && s.origin == e.origin
+                && s.stamp < e.time.max(e.stamp) + 1
+                && s.time <= e.time - LEARNING
+        })
+    };
+    let text = |t: &Option<String>| t.clone().unwrap_or_else(|| "-".into());
+    for e in rows.iter().filter(|e| e.origin == origin) {
+        let mut fires = |rule: &str, values: String| {
+            found.insert((rule.to_owned(), e.hash.clone(), values));
+        };
+        let learning = if begun(e) { "" } else { " learning" };
+        let name = |s: &Plain| s.get("actor_user_name").map(|n| vec![n.to_owned()]);
+        if first_seen(rows, e, &|s| s.table == "kubernetes" && s.get("status") == Some("Success"), &name) {
+            fires("new_user", learning.to_owned());
+        }
+        let both = |s: &Plain| Some(vec![s.get("actor_user_name")?.to_lowercase(), s.get("resource_name")?.to_owned()]);
+        if first_seen(rows, e, &|s| s.get("status").is_none_or(|s| s == "Success"), &both) {
+            fires("new_anywhere", learning.to_owned());
+        }
+        let Some(owner) = e.get("actor_user_name") else { continue };
+        let thing = thing(rows, e, owner);
+        if e.table == "cloudtrail"
+            && e.get("status") == Some("Success")
+            && let Some(Thing { thing: Some(thing), previous, from, uid }) = &thing
+            && e.get("resource_name").is_some_and(|r| r != thing)
+        {
+            fires("other_thing", format!("{thing} {} {uid} {}", text(previous), event::format_micros(*from)));
+        }
+        let matches = thing.as_ref().and_then(|t| t.thing.clone()).is_some_and(|t| t != "a");
+        if !matches && first_seen(rows, e, &|s| s.table == "cloudtrail", &name) {
+            fires("new_without_thing", learning.to_owned());
+        }
+        if e.table == "kubernetes"
+            && let Some(Thing { thing: Some(thing), previous: Some(previous), .. }) = &thing
+            && thing != previous
+        {
+            fires("changed", format!("{thing} {previous}"));
+        }
+    }
+    found
+}
+
+fn described(finding: &Finding) -> (String, String, String) {
+    let value = |name: &str| finding.values.get(name).map_or("?".into(), crate::value::plain);
+    let values = match finding.rule.as_str() {
+        "other_thing" => {
+            format!("{} {} {} {}", value("thing"), value("prev_thing"), value("version"), value("valid_from"))
+        }
+        "changed" => format!("{} {}", value("thing"), value("prev_thing")),
+        _ if finding.learning => " learning".into(),
+        _ => String::new(),
+    };
+    let hash = finding.evidence.query.split("'hex') = '").nth(1).expect("the query names the row's hash");
+    (finding.rule.clone(), hash[..32].to_owned(), values)
+}
+
+/// What alerts.db holds.
+#[derive(Default)]
+struct Ledger {
+    findings: BTreeMap<String, Finding>,
+    frontier: Frontier,
+    told: BTreeMap<Standing2, usize>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Standing2 {
+    Provisional,
+    Confirmed,
+    Retracted,
+    ConfirmedNew,
+}
+
+impl Ledger {
+    fn keep(&mut self, output: &Output, context: &str) {
+        for finding in &output.findings {
+            let have = self.findings.get(&finding.id);
+            if let Some(have) = have
+                && have.standing == Standing::Confirmed
+            {
+                assert_eq!(finding.standing, Standing::Confirmed, "{context}: what is final stays: {finding:?}");
+                assert_eq!(described(finding), described(have), "{context}");
+            }
+            let kind = match finding.standing {
+                Standing::Provisional => Standing2::Provisional,
+                Standing::Retracted => Standing2::Retracted,
+                Standing::Confirmed if have.is_none() => Standing2::ConfirmedNew,
+                Standing::Confirmed => Standing2::Confirmed,
+            };
+            assert!(kind != Standing2::Retracted || have.is_some(), "{context}: retracts what was never said");
+            *self.told.entry(kind).or_default() += 1;
+            self.findings.insert(finding.id.clone(), finding.clone());
+        }
+        self.frontier.advance(&output.frontier);
+    }
+
+    fn provisional(&self) -> Vec<Finding> {
+        self.findings.values().filter(|f| f.standing == Standing::Provisional).cloned().collect()
+    }
+
+    fn final_of(&self, origin: Origin, context: &str) -> BTreeSet<(String, String, String)> {
+        let of_origin = self.findings.values().filter(|f| f.origin == origin && f.standing != Standing::Retracted);
+        of_origin
+            .map(|f| {
+                assert_eq!(f.standing, Standing::Confirmed, "{context}: nothing stays open: {f:?}");
+                described(f)
+            })
+            .collect()
+    }
+}
+
+fn random_rows(random: &mut Random) -> Vec<Row> {
+    let count = 3 + random.below(30) as i64;
+    let span = random.pick(&[2, 12, 60, 400]);
+    let jitter = random.pick(&[0, 3, 30, 100]);
+    let names: &[Option<&str>] = &[Some("x"), Some("x"), Some("X"), Some("y"), None];
+    let things: &[Option<&str>] = &[Some("a"), Some("b"), Some("b"), None];
+    let mut rows: Vec<(i64, Row)> = Vec::new();
+    for n in 0..count {
+        let table = random.pick(&["kubernetes", "kubernetes", "cloudtrail"]);
+        // Half hours make edges of the interval both hit and missed; few instants make ties.
+        let time = START + random.below(2 * span) as i64 * H / 2 + i64::from(random.one_in(6));
+        // Few uids: now and then two events have the same.
+        let uid = format!("u{}", random.below(3 * count as u64));
+        let mut cells: Vec<(&str, Cell)> = vec![("raw", format!("{{\"n\":{n}}}").into())];
+        let mut some =
+            |name: &'static str, value: Option<&str>| value.into_iter().for_each(|v| cells.push((name, v.into())));
+        some("actor_user_name", random.pick(names));
+        some("resource_name", random.pick(things));
+        some("status", random.pick(&[Some("Success"), Some("Success"), Some("Failure"), None]));
+        if table == "kubernetes" {
+            some("verb", random.pick(&[Some("create"), Some("create"), Some("delete"), Some("get")]));
+        }
+        if random.one_in(8) {
+            some("origin", Some("import"));
+            some("topic", Some("file:x"));
+        }
+        rows.push((time + random.below(jitter + 1) as i64 * H, row(table, time, &uid, &cells)));
+    }
+    rows.sort_by_key(|(arrival, _)| *arrival);
+    rows.into_iter().map(|(_, row)| row).collect()
+}
+
+/// Stamps rows as admission does.
+struct Door {
+    marks: Watermarks,
+    lateness: i64,
+}
+
+impl Door {
+    fn stamp(&mut self, rows: &mut [Row]) {
+        for row in rows {
+            if matches!(&row.cells["origin"], Cell::Text(origin) if origin == "import") {
+                row.cells.insert("source_watermark".into(), Micros::MIN.into());
+                continue;
+            }
+            let source: Source = row.table.parse().expect("a source");
+            row.cells.insert("source_watermark".into(), self.marks.get(source).into());
+            let Cell::Number(time) = row.cells["time"] else { panic!("time is a number") };
+            self.marks.advance(source, time - self.lateness);
+        }
+    }
+}
+
+/// A store that cannot be read.
+struct Broken;
+
+impl History for Broken {
+    fn table(&self, name: &str) -> Arc<dyn TableProvider> {
+        let schema = schemas().into_iter().find(|s| s.name == name).expect("a stored table").arrow();
+        let rows = Arc::new(Unreadable(schema.clone()));
+        Arc::new(StreamingTable::try_new(schema, vec![rows]).expect("the partition has the table's schema"))
+    }
+}
+
+#[derive(Debug)]
+struct Unreadable(SchemaRef);
+
+impl PartitionStream for Unreadable {
+    fn schema(&self) -> &SchemaRef {
+        &self.0
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let error = Err(DataFusionError::Execution("the disk is gone".into()));
+        Box::pin(RecordBatchStreamAdapter::new(self.0.clone(), futures::stream::iter([error])))
+    }
+}
+
+async fn start(
+    rules: &RuleSet,
+    ledger: &mut Ledger,
+    committed: &Watermarks,
+    store: &Store,
+    broken: bool,
+    context: &str,
+) -> Engine {
+    let mut engine = Engine::new(rules.clone(), ledger.frontier.clone(), committed);
+    ledger.frontier.advance(engine.frontier());
+    let read: &dyn History = if broken { &Broken } else { store };
+    let output = engine.rebuild(ledger.provisional(), read).await.expect("failures are the rules' own");
+    ledger.keep(&output, context);
+    let output = engine.catch_up(store).await.expect("the store answers");
+    ledger.keep(&output, context);
+    engine
+}
+
+async fn case(rules: &RuleSet, seed: u64, told: &mut BTreeMap<Standing2, usize>) {
+    let context = format!("seed {seed}");
+    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) + 1);
+    let mut rows = random_rows(&mut random);
+    for (n, row) in rows.iter_mut().enumerate() {
+        row.cells.insert("offset".into(), (n as i64).into());
+    }
+    let lateness = random.pick(&[0, 2 * H, 10 * H]);
+    let (mut store, mut stored, mut committed) = (Store::default(), Vec::new(), Watermarks::default());
+    let mut ledger = Ledger::default();
+    let mut door = Door { marks: committed.clone(), lateness };
+    let mut engine = start(rules, &mut ledger, &committed, &store, false, &context).await;
+    let (mut next, mut open) = (0, Vec::<Row>::new());
+    let (batch_max, commit_one_in, crash_one_in) =
+        (1 + random.below(12), 1 + random.below(4), random.pick(&[4, 12, 1_000_000]));
+    while next < rows.len() || !open.is_empty() {
+        // A crash can come before what was found is kept.
+        let mut crash = random.one_in(crash_one_in);
+        if next < rows.len() {
+            let end = rows.len().min(next + 1 + random.below(batch_max) as usize);
+            let mut unit = rows[next..end].to_vec();
+            next = end;
+            door.stamp(&mut unit);
+            let output = engine.on_admitted(&admitted(&unit)).await.expect("evaluates");
+            open.extend(unit);
+            match random.one_in(crash_one_in) {
+                true => crash = true,
+                false => ledger.keep(&output, &context),
+            }
+        }
+        if next == rows.len() || random.one_in(commit_one_in) {
+            store.add(&open);
+            stored.append(&mut open);
+            committed = door.marks.clone();
+            let read: &dyn History = if random.one_in(2 * crash_one_in) { &Broken } else { &store };
+            let output =
+                engine.on_commit(&committed, &Offsets::default(), read).await.expect("failures are the rules' own");
+            match crash || random.one_in(crash_one_in) {
+                true => crash = true,
+                false => ledger.keep(&output, &context),
+            }
+        }
+        if crash {
+            // What was not committed comes again, in other units and with other stamps.
+            next -= open.len();
+            open.clear();
+            door.marks = committed.clone();
+            let broken = random.one_in(4);
+            engine = start(rules, &mut ledger, &committed, &store, broken, &context).await;
+        }
+    }
+    if crash_one_in < 1_000_000 {
+        engine = start(rules, &mut ledger, &committed, &store, random.one_in(4), &context).await;
+    }
+    // Silence: the watermarks pass everything, in steps.
+    for hours in [1, 13, 90, 2_000] {
+        for source in Source::ALL {
+            let mark = committed.get(source).max(START) + hours * H;
+            committed.advance(source, mark);
+        }
+        let output = engine.on_commit(&committed, &Offsets::default(), &store).await.expect("the store answers");
+        assert!(!output.pending);
+        ledger.keep(&output, &context);
+    }
+    let output = engine.finish_bounded(Origin::Import, None, &store).await.expect("the store answers");
+    ledger.keep(&output, &context);
+    let plain: Vec<Plain> = stored.iter().map(Plain::of).collect();
+    for origin in [Origin::Live, Origin::Import] {
+        let (got, expected) = (ledger.final_of(origin, &context), naive(&plain, origin));
+        let missing: Vec<_> = expected.difference(&got).collect();
+        let wrong: Vec<_> = got.difference(&expected).collect();
+        assert!(
+            missing.is_empty() && wrong.is_empty(),
+            "{context} {origin:?}: missing {missing:?}, wrong {wrong:?}\n{plain:#?}"
+        );
+    }
+    ledger.told.into_iter().for_each(|(kind, count)| *told.entry(kind).or_default() += count);
+}
+
+#[tokio::test]
+async fn any_arrival_commit_and_crash_is_the_naive_evaluation() {
+    let rules = rules().await;
+    let cases = std::env::var("MEMORY_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
+    let first = std::env::var("MEMORY_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(0);
+    let mut told = BTreeMap::new();
+    for seed in first..first + cases {
+        case(&rules, seed, &mut told).await;
+    }
+    println!("{cases} cases from seed {first}: {told:?}");
+    for kind in [Standing2::Provisional, Standing2::Confirmed, Standing2::ConfirmedNew, Standing2::Retracted] {
+        assert!(cases < 60 || told.get(&kind).is_some_and(|n| *n > 5), "the cases do not show {kind:?}: {told:?}");
+    }
+}
+
+/// What is told of one row after the other, each in a unit of its own: standing and uid.
+async fn told(sql: &str, header: &str, rows: &[Row], marks: &[i64]) -> Vec<(Standing, String)> {
+    let states = [("state/things.sql".into(), THINGS.to_owned())];
+    let files = [("d/rule.sql".into(), rule_text("actor_user_name", header, sql))];
+    let rules = RuleSet::parse_with_states(&states, &files, &schemas(), "").await.unwrap_or_else(|e| panic!("{e}"));
+    let mut engine = Engine::new(rules, Frontier::default(), &Watermarks::default());
+    let mut store = Store::default();
+    engine.rebuild(Vec::new(), &store).await.expect("the store answers");
+    let mut findings = Vec::new();
+    for row in rows {
+        findings.extend(engine.on_admitted(&admitted(std::slice::from_ref(row))).await.expect("evaluates").findings);
+        store.add(std::slice::from_ref(row));
+    }
+    for mark in marks {
+        let committed = Watermarks(Source::ALL.map(|s| (s, *mark)).into());
+        findings.extend(
+            engine.on_commit(&committed, &Offsets::default(), &store).await.expect("the store answers").findings,
+        );
+    }
+    findings.into_iter().map(|f| (f.standing, f.evidence.events[0].event_uid.clone())).collect()
+}
+
+fn user(time: i64, uid: &str, who: &str, stamp: i64) -> Row {
+    let cells =
+        [("actor_user_name", who.into()), ("status", "Success".into()), ("source_watermark", (START + stamp).into())];
+    row("kubernetes", START + time, uid, &cells)
+}
+
+#[tokio::test]
+async fn findings_are_provisional_until_the_watermarks_have_passed() {
+    use Standing::{Confirmed, Provisional, Retracted};
+    let check = async |rows: &[Row], marks: &[i64], expected: &[(Standing, &str)]| {
+        let marks: Vec<i64> = marks.iter().map(|m| START + m).collect();
+        let sql = "SELECT actor_user_name FROM kubernetes WHERE first_seen(INTERVAL '6 hours', actor_user_name)";
+        let got = told(sql, "", rows, &marks).await;
+        let got: Vec<(Standing, &str)> = got.iter().map(|(s, u)| (*s, u.as_str())).collect();
+        assert_eq!(got, expected);
+    };
+    let (a, b) = (user(10 * H, "a", "x", 9 * H), user(16 * H, "b", "x", 9 * H));
+    check(&[a.clone()], &[10 * H], &[(Provisional, "a")]).await;
+    check(&[a.clone()], &[10 * H + 1], &[(Provisional, "a"), (Confirmed, "a")]).await;
+    // Exactly six hours are within the interval, a microsecond more is not.
+    check(&[a.clone(), b], &[17 * H], &[(Provisional, "a"), (Confirmed, "a")]).await;
+    let after = user(16 * H + 1, "b", "x", 9 * H);
+    check(
+        &[a.clone(), after],
+        &[17 * H],
+        &[(Provisional, "a"), (Provisional, "b"), (Confirmed, "a"), (Confirmed, "b")],
+    )
+    .await;
+    // A late row before it takes it back, if it came before the boundary of the row.
+    let late = user(8 * H, "late", "x", 10 * H);
+    check(
+        &[a.clone(), late],
+        &[20 * H],
+        &[(Provisional, "a"), (Provisional, "late"), (Retracted, "a"), (Confirmed, "late")],
+    )
+    .await;
+    let too_late = user(8 * H, "late", "x", 10 * H + 1);
+    check(
+        &[a.clone(), too_late],
+        &[20 * H],
+        &[(Provisional, "a"), (Provisional, "late"), (Confirmed, "a"), (Confirmed, "late")],
+    )
+    .await;
+    // Of two at one instant the smaller uid is first; a row that is nobody's is never new.
+    let tie = user(10 * H, "0", "x", 9 * H);
+    check(&[a.clone(), tie], &[20 * H], &[(Provisional, "a"), (Provisional, "0"), (Retracted, "a"), (Confirmed, "0")])
+        .await;
+    let mut nobody = user(10 * H, "n", "x", 9 * H);
+    nobody.cells.remove("actor_user_name");
+    check(&[nobody], &[20 * H], &[]).await;
+}
+
+#[tokio::test]
+async fn a_version_that_comes_later_can_make_a_row_fire() {
+    use Standing::{Confirmed, Provisional};
+    let sql = "SELECT e.actor_user_name, s.thing FROM cloudtrail e JOIN things s ON s.owner = e.actor_user_name \
+               AND e.time >= s.valid_from AND e.time < s.valid_to";
+    let cells = |stamp: i64| vec![("actor_user_name", Cell::from("x")), ("source_watermark", (START + stamp).into())];
+    let event = row("cloudtrail", START + 10 * H, "e", &cells(9 * H));
+    let mut version = cells(9 * H);
+    version.extend([("verb", "create".into()), ("resource_name", "a".into())]);
+    let version = row("kubernetes", START + 9 * H, "v", &version);
+    let got = told(sql, "", &[event.clone(), version.clone()], &[START + 20 * H]).await;
+    assert_eq!(got, [(Confirmed, "e".to_owned())]);
+    let got = told(sql, "", &[version, event], &[START + 20 * H]).await;
+    assert_eq!(got, [(Provisional, "e".to_owned()), (Confirmed, "e".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_finding_with_a_state_table_rests_on_both_events() {
+    let sql = "SELECT e.actor_user_name, s.thing FROM cloudtrail e JOIN things s ON s.owner = e.actor_user_name \
+               AND e.time >= s.valid_from AND e.time < s.valid_to";
+    let states = [("state/things.sql".into(), THINGS.to_owned())];
+    let files = [("d/rule.sql".into(), rule_text("actor_user_name", "", sql))];
+    let rules = RuleSet::parse_with_states(&states, &files, &schemas(), "").await.expect("a good rule");
+    assert_eq!(rules.rules[0].tables, ["cloudtrail", "kubernetes"]);
+    let who = ("actor_user_name", Cell::from("x"));
+    let version =
+        row("kubernetes", START, "it's", &[who.clone(), ("verb", "create".into()), ("resource_name", "a".into())]);
+    let event = row("cloudtrail", START + H, "e", &[who]);
+    let store = Store::of(&[version.clone(), event.clone()]);
+    let mut engine = Engine::new(rules, Frontier::default(), &Watermarks::default());
+    engine.on_admitted(&admitted(&[version, event])).await.expect("evaluates");
+    let found = engine.finish_bounded(Origin::Live, None, &store).await.expect("the store answers").findings;
+    assert_eq!(found.len(), 1);
+    let evidence = &found[0].evidence;
+    let uids: Vec<_> = evidence.events.iter().map(|e| e.event_uid.as_str()).collect();
+    assert_eq!((uids.as_slice(), evidence.count), (["e", "it's"].as_slice(), 2));
+    let mut hunted = super::single::hunt(&store, &evidence.query).await;
+    hunted.sort();
+    assert_eq!(hunted, ["e", "it's"]);
+    assert_eq!(found[0].tables, ["cloudtrail"]);
+}
+
+/// The versions that a boundary sees: from memory, from SQL over the stored rows, and by plain loops.
+#[tokio::test]
+async fn a_state_table_at_a_boundary_is_its_view() {
+    let rules = rules().await;
+    let view = rules.states[0].clone();
+    for seed in 0..12 {
+        let mut random = Random(seed * 7_919 + 3);
+        let mut rows = random_rows(&mut random);
+        let mut door = Door { marks: Watermarks::default(), lateness: random.pick(&[0, 5 * H]) };
+        door.stamp(&mut rows);
+        let store = Store::of(&rows);
+        let mut engine = Engine::new(rules.clone(), Frontier::default(), &Watermarks::default());
+        engine.on_admitted(&admitted(&rows)).await.expect("evaluates");
+        engine.on_commit(&door.marks, &Offsets::default(), &store).await.expect("the store answers");
+        let mut bare = Engine::new(rules.clone(), Frontier::default(), &Watermarks::default());
+        bare.rebuild(Vec::new(), &Store::default()).await.expect("the store answers");
+        for _ in 0..6 {
+            let boundary = START + random.below(450) as i64 * H;
+            let since = boundary - random.pick(&[0, 20 * H, 500 * H]);
+            let shown = async |origin: Origin, engine: &Engine| {
+                let table = engine.state_at("things", origin, boundary, since, &store).await.expect("answers");
+                let mut rows: Vec<String> = (0..table.num_rows())
+                    .map(|row| serde_json::Value::from(crate::value::row(&table, row)).to_string())
+                    .collect();
+                rows.sort();
+                rows
+            };
+            let plain: Vec<Plain> = rows.iter().map(Plain::of).collect();
+            for origin in [Origin::Live, Origin::Import] {
+                let ctx = query::fork(&rules.base);
+                query::register_tables(&ctx, &rules.schemas, &|name| crate::History::table(&store, name))
+                    .expect("tables");
+                let stored =
+                    crate::memory::versions_stored(&view, origin, boundary, since, &ctx).await.expect("answers");
+                assert_eq!(stored.schema(), view.schema);
+                let mut from_sql: Vec<String> = (0..stored.num_rows())
+                    .map(|row| serde_json::Value::from(crate::value::row(&stored, row)).to_string())
+                    .collect();
+                from_sql.sort();
+                assert_eq!(shown(origin, &engine).await, from_sql, "seed {seed} {origin:?}");
+                assert_eq!(from_sql, naive_versions(&plain, origin, boundary, since), "seed {seed} {origin:?}");
+            }
+        }
+    }
+}
+
+fn naive_versions(rows: &[Plain], origin: Origin, boundary: Micros, since: Micros) -> Vec<String> {
+    let mut by_owner: BTreeMap<&str, Vec<&Plain>> = BTreeMap::new();
+    for row in rows {
+        let is_version = row.table == "kubernetes" && ["create", "delete"].contains(&row.get("verb").unwrap_or(""));
+        if is_version && row.origin == origin && row.time < boundary && row.stamp < boundary {
+            row.get("actor_user_name").into_iter().for_each(|owner| by_owner.entry(owner).or_default().push(row));
+        }
+    }
+    let mut shown = Vec::new();
+    for (owner, mut versions) in by_owner {
+        versions.sort_by_key(|s| (s.time, s.uid.clone(), s.hash.clone()));
+        for (at, version) in versions.iter().enumerate().filter(|(_, v)| v.get("verb") == Some("create")) {
+            let to = versions.get(at + 1).map(|next| next.time);
+            let before = (0..at).rev().find(|at| versions[*at].get("verb") == Some("create"));
+            let before = before.filter(|b| version.time - versions[b + 1].time <= FORGET);
+            if to.is_none_or(|to| to > since) {
+                let text = serde_json::json!({
+                    "owner": owner,
+                    "thing": version.get("resource_name"),
+                    "valid_from": event::format_micros(version.time),
+                    "valid_to": to.map(event::format_micros),
+                    "event_uid": version.uid,
+                    "prev_thing": before.and_then(|at| versions[at].get("resource_name")),
+                });
+                shown.push(text.to_string());
+            }
+        }
+    }
+    shown.sort();
+    shown
+}
+
+async fn refused(state: Option<&str>, rule: &str, expected: &[&str]) {
+    let states: Vec<(PathBuf, String)> = [("state/things.sql", THINGS)]
+        .into_iter()
+        .chain(state.map(|text| ("state/odd.sql", text)))
+        .map(|(path, text)| (path.into(), text.to_owned()))
+        .collect();
+    let files = [("d/rule.sql".into(), rule.to_owned())];
+    let errors = RuleSet::parse_with_states(&states, &files, &schemas(), "").await.err();
+    let shown = errors.unwrap_or_else(|| panic!("was not refused: {state:?} {rule}")).to_string();
+    for part in expected {
+        assert!(shown.contains(part), "expected `{part}` in:\n{shown}");
+    }
+}
+
+#[tokio::test]
+async fn rules_that_remember_are_refused_with_a_reason() {
+    let check = async |sql: &str, expected: &[&str]| refused(None, &rule_text("cluster", "", sql), expected).await;
+    let join = "SELECT e.cluster FROM cloudtrail e JOIN things s ON";
+    check(&format!("{join} s.owner = e.actor_user_name"), &["does not say when", "things.valid_from"]).await;
+    check(
+        &format!("{join} e.time >= s.valid_from AND e.time < s.valid_to"),
+        &["its key column `owner`", "its key is owner"],
+    )
+    .await;
+    check(
+        &format!("{join} s.owner = e.actor_user_name AND e.ingest_time >= s.valid_from AND e.time < s.valid_to"),
+        &["does not say when"],
+    )
+    .await;
+    check(&format!("{join} s.ownr = e.actor_user_name"), &["d/rule.sql:8: unknown column `ownr`"]).await;
+    check(
+        "SELECT e.cluster FROM cloudtrail e JOIN falco f ON e.cluster = f.cluster",
+        &["it joins tables", "give it a `window`"],
+    )
+    .await;
+    check(
+        "SELECT cluster FROM falco WHERE rule = 'a' OR first_seen(INTERVAL '1 day', rule)",
+        &["no condition of its own"],
+    )
+    .await;
+    check("SELECT cluster FROM falco WHERE first_seen(INTERVAL '1 month', rule)", &["months", "INTERVAL '30 days'"])
+        .await;
+    check("SELECT cluster FROM falco WHERE first_seen('1 day', rule)", &["does not begin with an interval"]).await;
+    check("SELECT cluster FROM falco WHERE first_seen(INTERVAL '1 day', rul)", &["d/rule.sql:8: unknown column `rul`"])
+        .await;
+    check("SELECT cluster FROM falco WHERE first_seen(INTERVAL '0 days', rule)", &["not between"]).await;
+    check("SELECT cluster FROM falco WHERE first_seen(INTERVAL '1 day', rule) GROUP BY cluster", &["it aggregates"])
+        .await;
+    check("SELECT cluster FROM falco WHERE first_seen(INTERVAL '1 day', rule) LIMIT 1", &["LIMIT"]).await;
+    check(
+        "SELECT cluster FROM falco WHERE rule = 'a' AND rule = 'b' AND first_seen(INTERVAL '1 day', rule)",
+        &["can never fire"],
+    )
+    .await;
+    check("SELECT cluster FROM falco WHERE rule IN (SELECT thing FROM things)", &["subquery"]).await;
+    let windowed =
+        rule_text("cluster", "window: 10m", "SELECT cluster FROM falco WHERE first_seen(INTERVAL '1 day', rule)");
+    refused(None, &windowed, &["a rule with a window uses first_seen"]).await;
+    let learning = |sql: &str| rule_text("cluster", "learning: 7d", sql);
+    refused(None, &learning("SELECT cluster FROM falco"), &["`learning` without first_seen"]).await;
+    let odd =
+        rule_text("cluster", "learning: week", "SELECT cluster FROM falco WHERE first_seen(INTERVAL '1 d', rule)");
+    refused(None, &odd, &["d/rule.sql:6: `learning: week` is not a span"]).await;
+}
+
+#[tokio::test]
+async fn state_tables_are_checked_all_at_once() {
+    let state = |header: &str, sql: &str| format!("/*\n{header}\n*/\n{sql}\n");
+    let good_rule = rule_text("cluster", "", "SELECT cluster FROM falco");
+    let check = async |header: &str, sql: &str, expected: &[&str]| {
+        refused(Some(&state(header, sql)), &good_rule, expected).await;
+    };
+    let header = "title: T\nkey: [rule]";
+    check(
+        "title: T\nkey: [rul]",
+        "SELECT rule FROM falco",
+        &["state/odd.sql:3: key column `rul`", "did you mean `rule`?"],
+    )
+    .await;
+    check("title: T\nkey: []", "SELECT rule FROM falco", &["`key` is empty"]).await;
+    check("title: T", "SELECT rule FROM falco", &["state/odd.sql", "missing field"]).await;
+    check("title: T\nkeys: [rule]", "SELECT rule FROM falco", &["unknown field"]).await;
+    check(header, "SELECT rule FROM falc", &["state/odd.sql:5: unknown table `falc`"]).await;
+    check(header, "SELECT rule, count(*) AS n FROM falco GROUP BY rule", &["state/odd.sql", "it aggregates"]).await;
+    check(header, "SELECT actor_user_name AS rule FROM events", &["several stored tables"]).await;
+    check(header, "SELECT rule, time AS valid_from FROM falco", &["`valid_from` has a name of the table's own"]).await;
+    check(header, "SELECT rule, cluster AS prev_rule FROM falco", &["`prev_rule`"]).await;
+    check(header, "SELECT rule, cluster AS deleted FROM falco", &["column `deleted` is"]).await;
+    check(header, "SELECT rule, raw->'a' AS a FROM falco", &["column `a` cannot be kept"]).await;
+    check(header, "SELECT rule FROM falco WHERE rule = 'a' AND rule = 'b'", &["never have a row"]).await;
+    check(header, "SELECT rule FROM falco WHERE first_seen(INTERVAL '1 day', rule)", &["it calls first_seen"]).await;
+    refused(Some("SELECT rule FROM falco"), &good_rule, &["state/odd.sql:1: the state table has no header"]).await;
+    let both = state("title: T\nkey: [rul]", "SELECT rule FROM falco");
+    let rule = rule_text("clster", "", "SELECT cluster FROM falco");
+    refused(Some(&both), &rule, &["state/odd.sql:3: key column", "d/rule.sql:4: entity column `clster`"]).await;
+    for name in ["state/falco.sql", "state/kubernetes_calls.sql", "state/Pods-1.sql"] {
+        let states = [(name.into(), state(header, "SELECT rule FROM falco"))];
+        let errors = RuleSet::parse_with_states(&states, &[], &schemas(), "").await.err().expect("refused").to_string();
+        assert!(errors.contains("stored table or view") || errors.contains("no name for a state table"), "{errors}");
+    }
+}
+
+#[tokio::test]
+async fn the_bundle_knows_state_tables() {
+    let bundle = async |text: &str| {
+        let states = [("state/things.sql".into(), text.to_owned())];
+        RuleSet::parse_with_states(&states, &[], &schemas(), "").await.expect("a good state table").bundle
+    };
+    assert_ne!(bundle(THINGS).await, bundle(&THINGS.replace("Things", "Stuff")).await);
+    let without = RuleSet::parse(&[], &schemas(), "").await.expect("nothing is wrong").bundle;
+    assert_ne!(bundle(THINGS).await, without);
+}
+
+/// What the state tables that ship make of vendor events, as far as columns and bodies go.
+#[tokio::test]
+async fn state_tables_that_ship_keep_what_they_say() {
+    let schemas = crate::fixtures::shipped_schemas();
+    let dir = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../detections"));
+    let rules = RuleSet::load(dir, &schemas, "").await.unwrap_or_else(|e| panic!("{e}"));
+    let check =
+        async |state: &str, table: &'static str, cells: &[(&str, Cell)], raw: &str, expected: serde_json::Value| {
+            let mut all = vec![
+                ("stage", Cell::from("ResponseComplete")),
+                ("response_code", 200.into()),
+                ("status", "Success".into()),
+                ("recipient_account_id", "111122223333".into()),
+                ("principal", "arn:aws:iam::111122223333:user/al".into()),
+                ("raw", raw.into()),
+            ];
+            all.extend(cells.iter().cloned());
+            let store = Store::of_as(&schemas, &[row(table, START, "u", &all)]);
+            let engine = Engine::new(rules.clone(), Frontier::default(), &Watermarks::default());
+            let shown = engine.state_at(state, Origin::Live, START + H, START, &store).await.expect("answers");
+            assert_eq!(shown.num_rows(), 1, "{state}");
+            let got = serde_json::Value::from(crate::value::row(&shown, 0));
+            for (name, value) in expected.as_object().expect("columns") {
+                assert_eq!(&got[name], value, "{state}.{name} in {got}");
+            }
+        };
+    let verb = |verb: &str| ("verb", Cell::from(verb));
+    let of = |resource: &str| ("objectref_resource", Cell::from(resource));
+    let named = |namespace: &str, name: &str| {
+        vec![("objectref_namespace", Cell::from(namespace)), ("objectref_name", Cell::from(name))]
+    };
+    let pod = [verb("create"), of("pods"), ("objectref_namespace", "shop".into()), ("pod_spec_whole", true.into())];
+    let raw = r#"{"responseObject":{"metadata":{"name":"web-7c9-x2x"}}}"#;
+    check("pods", "kubernetes", &pod, raw, serde_json::json!({"pod": "web-7c9-x2x", "service_account": "default"}))
+        .await;
+    let mut binding = named("shop", "web");
+    binding.extend([verb("create"), of("pods"), ("objectref_subresource", "binding".into())]);
+    let raw = r#"{"requestObject":{"target":{"kind":"Node","name":"node-3"}}}"#;
+    check("pod_nodes", "kubernetes", &binding, raw, serde_json::json!({"pod": "web", "node": "node-3"})).await;
+    let node =
+        [verb("patch"), of("nodes"), ("objectref_name", "n1".into()), ("objectref_subresource", "status".into())];
+    let raw = r#"{"responseObject":{"spec":{"providerID":"aws:///eu-central-1a/i-0abc"},"status":{"addresses":[{"type":"InternalIP","address":"10.0.0.7"}]}}}"#;
+    let expected =
+        serde_json::json!({"instance_id": "i-0abc", "addresses": r#"[{"type":"InternalIP","address":"10.0.0.7"}]"#});
+    check("nodes", "kubernetes", &node, raw, expected).await;
+    let namespace = [verb("create"), of("namespaces")];
+    let raw =
+        r#"{"requestObject":{"metadata":{"name":"shop","labels":{"pod-security.kubernetes.io/enforce":"baseline"}}}}"#;
+    let expected = serde_json::json!({"namespace": "shop", "pod_security_enforce": "baseline"});
+    check("namespaces", "kubernetes", &namespace, raw, expected).await;
+    let mut policy = named("shop", "deny");
+    policy.extend([verb("create"), of("networkpolicies")]);
+    let raw = r#"{"requestObject":{"spec":{"podSelector":{}}}}"#;
+    check("network_policies", "kubernetes", &policy, raw, serde_json::json!({"spec": r#"{"podSelector":{}}"#})).await;
+    let auth = [verb("create"), of("configmaps"), ("objectref_namespace", "kube-system".into())];
+    let raw = r#"{"requestObject":{"metadata":{"name":"aws-auth"},"data":{"mapRoles":"- a"}}}"#;
+    check("object_specs", "kubernetes", &auth, raw, serde_json::json!({"spec": r#"{"mapRoles":"- a"}"#})).await;
+    let mut token = named("ci", "builder");
+    token.extend([verb("create"), of("serviceaccounts"), ("objectref_subresource", "token".into())]);
+    token.push(("issued_credential_uid", "JTI=1".into()));
+    let raw = r#"{"requestObject":{"spec":{"boundObjectRef":{"kind":"Pod","name":"web","uid":"p1"}}}}"#;
+    let expected = serde_json::json!({"credential_uid": "JTI=1", "service_account": "builder", "bound_uid": "p1"});
+    check("service_account_tokens", "kubernetes", &token, raw, expected).await;
+    let mut deployment = named("shop", "web");
+    deployment.extend([
+        verb("update"),
+        of("deployments"),
+        ("pod_spec_whole", true.into()),
+        ("pod_service_account", "w".into()),
+    ]);
+    check("workloads", "kubernetes", &deployment, "{}", serde_json::json!({"workload": "web", "service_account": "w"}))
+        .await;
+    let call = |source: &str, name: &str| vec![("event_source", Cell::from(source)), ("event_name", Cell::from(name))];
+    let raw = r#"{"requestParameters":{"bucketName":"b","PublicAccessBlockConfiguration":{"BlockPublicAcls":true,"BlockPublicPolicy":false}}}"#;
+    let expected = serde_json::json!({"bucket": "b", "block_public_acls": "true", "block_public_policy": "false"});
+    check("bucket_public_access", "cloudtrail", &call("s3.amazonaws.com", "PutBucketPublicAccessBlock"), raw, expected)
+        .await;
+    let raw = r#"{"requestParameters":{"bucketName":"b","ServerSideEncryptionConfiguration":{"Rule":{"ApplyServerSideEncryptionByDefault":{"SSEAlgorithm":"AES256"}}}}}"#;
+    check(
+        "bucket_encryption",
+        "cloudtrail",
+        &call("s3.amazonaws.com", "PutBucketEncryption"),
+        raw,
+        serde_json::json!({"algorithm": "AES256"}),
+    )
+    .await;
+    let raw = r#"{"requestParameters":{"bucketName":"b","VersioningConfiguration":{"Status":"Suspended"}}}"#;
+    check(
+        "bucket_versioning",
+        "cloudtrail",
+        &call("s3.amazonaws.com", "PutBucketVersioning"),
+        raw,
+        serde_json::json!({"versioning": "Suspended"}),
+    )
+    .await;
+    let raw = r#"{"requestParameters":{"repositoryName":"app","imageTag":"v1"},"responseElements":{"image":{"imageId":{"imageDigest":"sha256:1"}}}}"#;
+    let mut push = call("ecr.amazonaws.com", "PutImage");
+    push.push(("cloud_region", "eu-central-1".into()));
+    check("image_tags", "cloudtrail", &push, raw, serde_json::json!({"tag": "v1", "digest": "sha256:1"})).await;
+    let mut assume = call("sts.amazonaws.com", "AssumeRoleWithWebIdentity");
+    assume.extend([
+        ("issued_access_key_id", "ASIA1".into()),
+        ("web_identity_subject", "system:serviceaccount:ci:b".into()),
+    ]);
+    let expected = serde_json::json!({"access_key_id": "ASIA1", "web_identity_subject": "system:serviceaccount:ci:b"});
+    check("cloud_sessions", "cloudtrail", &assume, "{}", expected).await;
+    let iam = |name: &str| call("iam.amazonaws.com", name);
+    let raw = r#"{"requestParameters":{"roleName":"r","policyDocument":"{}"}}"#;
+    let expected = serde_json::json!({"kind": "role", "owner": "r", "document": "trust", "text": "{}"});
+    check("iam_documents", "cloudtrail", &iam("UpdateAssumeRolePolicy"), raw, expected).await;
+    let raw = r#"{"requestParameters":{"policyArn":"arn:p","policyDocument":"{}","setAsDefault":true}}"#;
+    let expected = serde_json::json!({"kind": "managed", "owner": "arn:p", "document": "policy", "text": "{}"});
+    check("iam_documents", "cloudtrail", &iam("CreatePolicyVersion"), raw, expected).await;
+    let raw = r#"{"requestParameters":{"bucketName":"b","bucketPolicy":{"Version":"2012-10-17"}}}"#;
+    let expected = serde_json::json!({"kind": "bucket", "owner": "b", "text": r#"{"Version":"2012-10-17"}"#});
+    check("iam_documents", "cloudtrail", &call("s3.amazonaws.com", "PutBucketPolicy"), raw, expected).await;
+}

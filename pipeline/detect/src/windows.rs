@@ -1,0 +1,57 @@
+//! Sliding windows at the speed of the stream. A rule is kept as panes where its plan allows it ([`shape`]), else as its
+//! sieved window ([`sifted`]); both give the per-boundary answers of [`crate::oracle`], which stays the definition.
+//!
+//! Rows come as they are admitted and are seen by the boundaries that their time and their stamp say ([`slots`]), so that
+//! neither the order of arrival nor the size of batches matters. Boundaries become final when the committed watermarks
+//! have reached them; where more events can only add findings ([`monotone`]), a rule looks ahead at each arrival.
+
+mod condition;
+mod deltas;
+mod extremes;
+mod groups;
+pub(crate) mod input;
+mod keys;
+mod live;
+mod monotone;
+mod paned;
+mod shape;
+mod sifted;
+mod slots;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+pub use live::{Live, Told, Usage};
+pub(crate) use monotone::monotone;
+pub(crate) use shape::{NoShape, Shape, shape};
+pub(crate) use sifted::Sieves;
+pub(crate) use slots::Slots;
+
+use crate::oracle::{Entity, Held};
+
+/// What became different when a boundary was made final.
+#[derive(Default)]
+pub(crate) struct Changes {
+    pub began: Vec<Held>,
+    pub ended: Vec<Entity>,
+    /// Held before and now, with what the rule lists as evidence.
+    pub went_on: Vec<Held>,
+    pub null_entities: u64,
+}
+
+/// That an entity would hold at a boundary that is not final.
+pub(crate) struct Ahead {
+    pub slot: i64,
+    pub held: Held,
+}
+
+/// What feeding rows did, and what an early look has to look at.
+#[derive(Default)]
+pub(crate) struct Fed {
+    pub kept: u64,
+    /// The state's budget is used up.
+    pub refused: u64,
+    /// Times too far from all others to have a boundary number.
+    pub out_of_range: u64,
+    groups: BTreeMap<groups::Group, i32>,
+    slots: BTreeSet<i64>,
+}

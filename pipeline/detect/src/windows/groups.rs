@@ -1,0 +1,367 @@
+//! The groups of an aggregating rule and their numbers over boundaries. A row changes its group where it is first and
+//! last seen, an advance looks only at groups that change there: neither grows with window/slide.
+//!
+//! Every additive aggregate is one lane of [`Deltas`]; lane 0 counts the rows, so that a group exists while it is
+//! positive. A counted distinct value is a run of boundaries at which any of its rows is seen: it adds one at the
+//! beginning of each such run and takes one away behind its end.
+
+use std::collections::BTreeMap;
+
+use ahash::RandomState;
+use hashbrown::HashTable;
+use hashbrown::hash_map::{Entry, HashMap};
+
+use super::deltas::{Deltas, add};
+use super::extremes::Least;
+use crate::fault::{self, Fault};
+
+/// Slots are kept relative to the first one met: 2^31 slides of a second are 68 years.
+pub const SLOTS_MAX: i64 = 1 << 30;
+
+/// Distinct values that are no longer seen by any boundary are swept out when so many more have come.
+const SWEEP_MIN: usize = 4_096;
+
+/// New groups after which the budget is looked at.
+const BUDGET_CHECK: usize = 1_024;
+
+pub type Group = u32;
+
+/// A row's boundaries, relative.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    pub enter: i32,
+    pub leave: i32,
+}
+
+struct Slot<const L: usize> {
+    key: Box<[u8]>,
+    /// At the final boundary.
+    sums: [i64; L],
+    deltas: Deltas<L>,
+}
+
+/// What [`Groups`] of any number of lanes can do.
+pub trait Panes: Send + Sync {
+    /// The group of a key, made if there is none; `None` when a new one would exceed the budget.
+    fn group(&mut self, key: &[u8]) -> Option<Group>;
+    fn add(&mut self, group: Group, seen: Seen, lane: usize, value: i64);
+    /// One value counted by a distinct lane.
+    fn add_distinct(&mut self, group: Group, seen: Seen, lane: usize, value: &[u8]);
+    fn add_least(&mut self, group: Group, seen: Seen, extreme: usize, value: i64);
+    /// The next boundary at which anything changes.
+    fn next_change(&self) -> Option<i32>;
+    /// Makes a boundary final; the groups that changed are appended, ascending.
+    fn advance(&mut self, slot: i32, changed: &mut Vec<Group>);
+    /// Forgets a group if no boundary sees it any more.
+    fn release(&mut self, group: Group) -> bool;
+    /// A group's lanes at the final boundary or ahead of it.
+    fn lanes(&self, group: Group, slot: i32, into: &mut Vec<i64>);
+    fn least(&self, group: Group, slot: i32, extreme: usize) -> Option<i64>;
+    /// The boundaries in `from..=to` at which the group's lanes change.
+    fn changes(&self, group: Group, from: i32, to: i32, into: &mut Vec<i32>);
+    fn key(&self, group: Group) -> &[u8];
+    fn all(&self) -> Vec<Group>;
+    fn bytes(&self) -> usize;
+    /// Where the final boundary is.
+    fn now(&self) -> i32;
+}
+
+/// Lanes beyond which a rule is evaluated another way.
+pub const LANES_MAX: usize = 8;
+
+pub fn panes(lanes: usize, extremes: usize, now: i32, bytes_max: usize) -> Box<dyn Panes> {
+    match lanes {
+        0..=1 => Box::new(Groups::<1>::new(extremes, now, bytes_max)),
+        2 => Box::new(Groups::<2>::new(extremes, now, bytes_max)),
+        3..=4 => Box::new(Groups::<4>::new(extremes, now, bytes_max)),
+        _ => Box::new(Groups::<LANES_MAX>::new(extremes, now, bytes_max)),
+    }
+}
+
+/// Boundaries at which one distinct value of one group is seen, as runs.
+type Run = (i32, i32);
+
+struct Groups<const L: usize> {
+    index: HashTable<Group>,
+    hasher: RandomState,
+    /// Values of distinct lanes by two independent hashes: 128 keyed bits stand for group, lane and value.
+    value_hashers: (RandomState, RandomState),
+    slots: Vec<Slot<L>>,
+    free: Vec<Group>,
+    extremes: usize,
+    leasts: Vec<Least>,
+    /// Groups that change at a boundary; with repetitions after a group's number was used again.
+    agenda: BTreeMap<i32, Vec<Group>>,
+    values: HashMap<u128, Run, RandomState>,
+    /// Earlier runs of a value that has several.
+    earlier: HashMap<u128, Vec<Run>, RandomState>,
+    sweep_at: usize,
+    now: i32,
+    key_bytes: usize,
+    bytes_max: usize,
+    full: bool,
+}
+
+impl<const L: usize> Groups<L> {
+    fn new(extremes: usize, now: i32, bytes_max: usize) -> Self {
+        Groups {
+            index: HashTable::new(),
+            hasher: RandomState::new(),
+            value_hashers: (RandomState::new(), RandomState::new()),
+            slots: Vec::new(),
+            free: Vec::new(),
+            extremes,
+            leasts: Vec::new(),
+            agenda: BTreeMap::new(),
+            values: HashMap::with_hasher(RandomState::new()),
+            earlier: HashMap::with_hasher(RandomState::new()),
+            sweep_at: SWEEP_MIN,
+            now,
+            key_bytes: 0,
+            bytes_max,
+            full: false,
+        }
+    }
+
+    fn change(&mut self, group: Group, at: i32, lane: usize, by: i64) {
+        let slot = &mut self.slots[group as usize];
+        if at <= self.now {
+            slot.sums[lane] = slot.sums[lane].wrapping_add(by);
+            // Seen at the next final boundary at the earliest.
+            self.agenda.entry(self.now + 1).or_default().push(group);
+        } else if slot.deltas.add(at, lane, by) && !(by < 0 && fault::is(Fault::ExpiryNotSeen)) {
+            self.agenda.entry(at).or_default().push(group);
+        }
+    }
+
+    fn value_id(&self, group: Group, lane: usize, value: &[u8]) -> u128 {
+        let group = if fault::is(Fault::ValueOfAnyGroup) { 0 } else { group };
+        let of = |hasher: &RandomState| hasher.hash_one((group, lane as u32, value));
+        (u128::from(of(&self.value_hashers.0)) << 64) | u128::from(of(&self.value_hashers.1))
+    }
+
+    /// Joins a run to those of its value that it meets, and returns how the count changes where.
+    fn join(&mut self, id: u128, run: Run) -> Joined {
+        let now = self.now;
+        match self.values.entry(id) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(run);
+                Joined::New
+            }
+            Entry::Occupied(mut have) => {
+                let (first, last) = *have.get();
+                if first <= run.0 && run.1 <= last {
+                    return Joined::Nothing;
+                }
+                let several = self.earlier.contains_key(&id);
+                if last <= now && !several {
+                    // Long gone: no boundary ahead sees it.
+                    have.insert(run);
+                    return Joined::New;
+                }
+                if !several && first <= run.0 && run.0 <= last + 1 {
+                    if fault::is(Fault::DistinctNotProlonged) {
+                        return Joined::Nothing;
+                    }
+                    have.insert((first, run.1));
+                    return Joined::Longer { from: last, to: run.1 };
+                }
+                Joined::Among
+            }
+        }
+    }
+
+    /// The general case: all runs of a value, those that meet the new one joined with it.
+    fn join_among(&mut self, group: Group, lane: usize, id: u128, run: Run) {
+        let mut runs = self.earlier.remove(&id).unwrap_or_default();
+        runs.extend(self.values.remove(&id));
+        let now = self.now;
+        runs.retain(|(_, last)| *last > now);
+        let meets = |a: &Run| a.0 <= run.1 + 1 && run.0 <= a.1 + 1;
+        let (met, mut apart): (Vec<Run>, Vec<Run>) = runs.into_iter().partition(meets);
+        let joined = met.iter().fold(run, |j, m| (j.0.min(m.0), j.1.max(m.1)));
+        for (first, last) in &met {
+            self.change(group, *first, lane, -1);
+            self.change(group, last + 1, lane, 1);
+        }
+        self.change(group, joined.0, lane, 1);
+        self.change(group, joined.1 + 1, lane, -1);
+        apart.push(joined);
+        apart.sort_unstable();
+        let latest = apart.pop().expect("at least the new run");
+        self.values.insert(id, latest);
+        if !apart.is_empty() {
+            self.earlier.insert(id, apart);
+        }
+    }
+
+    fn sweep(&mut self) {
+        if self.values.len() < self.sweep_at {
+            return;
+        }
+        let now = self.now;
+        self.values.retain(|_, (_, last)| *last > now);
+        let values = &self.values;
+        self.earlier.retain(|id, runs| {
+            runs.retain(|(_, last)| *last > now);
+            !runs.is_empty() && values.contains_key(id)
+        });
+        self.sweep_at = (self.values.len() * 2).max(SWEEP_MIN);
+        if self.values.capacity() > 4 * self.sweep_at {
+            self.values.shrink_to(self.sweep_at);
+        }
+    }
+}
+
+enum Joined {
+    Nothing,
+    New,
+    Longer { from: i32, to: i32 },
+    Among,
+}
+
+impl<const L: usize> Panes for Groups<L> {
+    fn group(&mut self, key: &[u8]) -> Option<Group> {
+        let hash = self.hasher.hash_one(key);
+        if let Some(group) = self.index.find(hash, |g| &*self.slots[*g as usize].key == key) {
+            return Some(*group);
+        }
+        // Only new groups are refused: those that are there go on counting.
+        if self.full && self.free.is_empty() {
+            return None;
+        }
+        let slot = Slot { key: key.into(), sums: [0; L], deltas: Deltas::default() };
+        let group = match self.free.pop() {
+            Some(group) => {
+                self.slots[group as usize] = slot;
+                group
+            }
+            None => {
+                self.slots.push(slot);
+                self.leasts.resize(self.slots.len() * self.extremes, Least::default());
+                if self.slots.len().is_multiple_of(BUDGET_CHECK) {
+                    self.full = self.bytes() > self.bytes_max;
+                }
+                (self.slots.len() - 1) as Group
+            }
+        };
+        self.key_bytes += key.len();
+        let (slots, hasher) = (&self.slots, &self.hasher);
+        self.index.insert_unique(hash, group, |g| hasher.hash_one(&*slots[*g as usize].key));
+        Some(group)
+    }
+
+    fn add(&mut self, group: Group, seen: Seen, lane: usize, value: i64) {
+        self.change(group, seen.enter, lane, value);
+        let behind = seen.leave + i32::from(!fault::is(Fault::ClosedTwice));
+        self.change(group, behind, lane, value.wrapping_neg());
+    }
+
+    fn add_distinct(&mut self, group: Group, seen: Seen, lane: usize, value: &[u8]) {
+        let id = self.value_id(group, lane, value);
+        match self.join(id, (seen.enter, seen.leave)) {
+            Joined::Nothing => {}
+            Joined::New => {
+                self.change(group, seen.enter, lane, 1);
+                self.change(group, seen.leave + 1, lane, -1);
+            }
+            Joined::Longer { from, to } => {
+                self.change(group, from + 1, lane, 1);
+                self.change(group, to + 1, lane, -1);
+            }
+            Joined::Among => self.join_among(group, lane, id, (seen.enter, seen.leave)),
+        }
+    }
+
+    fn add_least(&mut self, group: Group, seen: Seen, extreme: usize, value: i64) {
+        let now = self.now;
+        self.leasts[group as usize * self.extremes + extreme].add(seen.enter, seen.leave, value, now);
+    }
+
+    fn next_change(&self) -> Option<i32> {
+        self.agenda.first_key_value().map(|(slot, _)| *slot)
+    }
+
+    fn advance(&mut self, slot: i32, changed: &mut Vec<Group>) {
+        let begin = changed.len();
+        self.now = self.now.max(slot);
+        while let Some(entry) = self.agenda.first_entry() {
+            if *entry.key() > slot {
+                break;
+            }
+            changed.extend(entry.remove());
+        }
+        changed[begin..].sort_unstable();
+        changed.dedup();
+        for group in &changed[begin..] {
+            let g = *group as usize;
+            let held = &mut self.slots[g];
+            held.deltas.fold_until(slot, &mut held.sums);
+            self.leasts[g * self.extremes..(g + 1) * self.extremes].iter_mut().for_each(|least| least.advance(slot));
+        }
+        self.sweep();
+        self.full = self.full && self.bytes() > self.bytes_max;
+    }
+
+    fn release(&mut self, group: Group) -> bool {
+        let slot = &mut self.slots[group as usize];
+        let ahead = !slot.deltas.is_empty() && !fault::is(Fault::ForgottenEarly);
+        if slot.sums[0] > 0 || ahead || slot.key.is_empty() {
+            return false;
+        }
+        let key = std::mem::take(&mut slot.key);
+        let hash = self.hasher.hash_one(&*key);
+        if let Ok(entry) = self.index.find_entry(hash, |g| *g == group) {
+            entry.remove();
+        }
+        self.key_bytes -= key.len();
+        let g = group as usize;
+        self.leasts[g * self.extremes..(g + 1) * self.extremes].fill(Least::default());
+        self.free.push(group);
+        true
+    }
+
+    fn lanes(&self, group: Group, slot: i32, into: &mut Vec<i64>) {
+        let held = &self.slots[group as usize];
+        let mut sums = held.sums;
+        if slot > self.now {
+            held.deltas.iter().take_while(|(at, _)| *at <= slot).for_each(|(_, by)| add(&mut sums, by));
+        }
+        into.clear();
+        into.extend_from_slice(&sums);
+    }
+
+    fn least(&self, group: Group, slot: i32, extreme: usize) -> Option<i64> {
+        self.leasts[group as usize * self.extremes + extreme].at(slot)
+    }
+
+    fn changes(&self, group: Group, from: i32, to: i32, into: &mut Vec<i32>) {
+        let within = self.slots[group as usize].deltas.iter().map(|(at, _)| at);
+        into.extend(within.skip_while(|at| *at < from).take_while(|at| *at <= to));
+    }
+
+    fn key(&self, group: Group) -> &[u8] {
+        &self.slots[group as usize].key
+    }
+
+    fn all(&self) -> Vec<Group> {
+        (0..self.slots.len() as Group).filter(|g| !self.slots[*g as usize].key.is_empty()).collect()
+    }
+
+    /// What tables and keys take; what hot groups have on the heap is estimated by the agenda's entries.
+    fn bytes(&self) -> usize {
+        let agenda: usize = self.agenda.values().map(|groups| groups.capacity() * 4 + 64).sum();
+        self.slots.capacity() * size_of::<Slot<L>>()
+            + self.key_bytes
+            + self.index.capacity() * 5
+            + self.leasts.capacity() * size_of::<Least>()
+            + agenda
+            + agenda / 4 * size_of::<(i32, [i64; L])>()
+            + self.values.capacity() * (size_of::<(u128, Run)>() + 1)
+            + self.earlier.len() * 64
+    }
+
+    fn now(&self) -> i32 {
+        self.now
+    }
+}

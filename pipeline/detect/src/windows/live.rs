@@ -1,0 +1,667 @@
+//! One windowed rule over one stream: rows in, findings' runs out. What it holds is a function of the rows; all of it can
+//! be rebuilt from the store.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::AsArray;
+use arrow::datatypes::TimestampMicrosecondType;
+use arrow::record_batch::RecordBatch;
+use datafusion::execution::context::SessionContext;
+use datafusion::functions_aggregate::expr_fn::{max, min};
+use datafusion::logical_expr::{Expr, col, lit};
+use event::{Micros, Offsets, Origin, Partition, column};
+use query::QueryError;
+
+use super::input::{Part, Sifted as Rows};
+use super::paned::Paned;
+use super::sifted::Sifted;
+use super::{Ahead, Changes, Fed, Slots};
+use crate::fault::{self, Fault};
+use crate::oracle::{Entity, Held, instant};
+use crate::rule::{Body, Rule, Windowed};
+use crate::runs::Run;
+
+/// What one rule may hold. More degrades it, visibly, and nobody else.
+pub const STATE_BYTES_MAX: usize = 256 << 20;
+
+/// How far back the beginning of a run that is open at a restart is looked for. A run of so many slides (a week of
+/// minutes) is an incident of its own by then; its finding begins at the limit.
+const LOOKBACK_SLOTS_MAX: i64 = 10_080;
+const LOOKBACK_SLOTS_MIN: i64 = 32;
+
+/// Stored rows are read in so many stretches of time at most.
+const STRETCHES_MAX: i64 = 64;
+
+/// Rows that are late by more than this trigger no catch-up.
+const LATE_US_MAX: i64 = 7 * 86_400 * 1_000_000;
+
+/// How often a catch-up looks further, by a window each time.
+const LATE_WIDENINGS_MAX: usize = 8;
+
+/// Boundaries that one catch-up evaluates at most.
+const LATE_SLOTS_MAX: usize = 4_096;
+
+/// What a rule says, in the order in which it says it.
+#[derive(Clone, Debug)]
+pub enum Told {
+    /// Holds ahead of the final boundary.
+    Provisional(Run),
+    /// Was provisional at this boundary, and no longer is anything.
+    Retracted { entity: Entity, first: Micros },
+    /// Began, goes on, or ended: final as far as it goes.
+    Confirmed(Run),
+    /// Found by catching up on rows that were late; the boundary up to which rows were admitted for it.
+    Late { run: Run, known: Micros },
+}
+
+/// What a rule costs and holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub rows: u64,
+    pub kept: u64,
+    pub refused: u64,
+    pub failed: u64,
+    pub null_entities: u64,
+    pub findings: u64,
+    pub state_bytes: u64,
+    pub busy: Duration,
+}
+
+enum Way {
+    Paned(Box<Paned>),
+    Sifted(Box<Sifted>),
+}
+
+pub struct Live {
+    rule: Arc<Rule>,
+    slots: Slots,
+    origin: Origin,
+    way: Way,
+    /// The last final boundary; `None` before the first row.
+    last: Option<i64>,
+    open: BTreeMap<Entity, Open>,
+    /// Provisional: the boundary at which each was announced.
+    early: BTreeMap<Entity, i64>,
+    /// Catch-ups to come: at which boundary, over which missed ones.
+    late: BTreeMap<i64, (i64, i64)>,
+    fed: Fed,
+    pub failures: u32,
+    pub usage: Usage,
+}
+
+struct Open {
+    run: Run,
+    /// Its end when it was last told.
+    told: Micros,
+}
+
+impl Live {
+    pub async fn new(base: &SessionContext, rule: Arc<Rule>, origin: Origin) -> Result<Live, QueryError> {
+        let windowed = windowed(&rule);
+        let slots = Slots::of(windowed.window);
+        let way = match &windowed.shape {
+            Ok(shape) => Way::Paned(Box::new(Paned::new(rule.clone(), shape.clone(), STATE_BYTES_MAX))),
+            Err(_) => Way::Sifted(Box::new(sifted(base, &rule, slots).await?)),
+        };
+        Ok(Live {
+            rule,
+            slots,
+            origin,
+            way,
+            last: None,
+            open: BTreeMap::new(),
+            early: BTreeMap::new(),
+            late: BTreeMap::new(),
+            fed: Fed::default(),
+            failures: 0,
+            usage: Usage::default(),
+        })
+    }
+
+    /// The boundary before the first that is to be evaluated.
+    pub fn begin(&mut self, boundary: Micros) {
+        let slot = self.slots.floor(boundary);
+        self.last = Some(slot);
+        match &mut self.way {
+            Way::Paned(paned) => paned.begin(slot),
+            Way::Sifted(sifted) => sifted.begin(slot),
+        }
+    }
+
+    /// The last final boundary, [`Micros::MIN`] before the first row.
+    pub fn evaluated(&self) -> Micros {
+        self.last.map_or(Micros::MIN, |slot| self.slots.boundary(slot))
+    }
+
+    /// Rows of an admitted batch.
+    pub fn admit(&mut self, table: &str, rows: &RecordBatch) -> Result<(), QueryError> {
+        let started = Instant::now();
+        let rule = self.rule.clone();
+        let watch = windowed(&rule).early.is_ok();
+        for (relation, part) in self.parts(table) {
+            let part = part_of(&rule, relation, part);
+            let sifted = part.sift(rows, self.origin, self.slots).map_err(QueryError::run)?;
+            self.take(table, relation, sifted, watch)?;
+        }
+        self.usage.rows += rows.num_rows() as u64;
+        self.usage.busy += started.elapsed();
+        Ok(())
+    }
+
+    /// The parts of the rule that read a stored table: (relation, part).
+    fn parts(&self, table: &str) -> Vec<(usize, usize)> {
+        match &self.way {
+            Way::Paned(paned) => paned.part(table).map(|part| (0, part)).into_iter().collect(),
+            Way::Sifted(sifted) => sifted.parts(table),
+        }
+    }
+
+    fn take(&mut self, table: &str, relation: usize, rows: Rows, watch: bool) -> Result<(), QueryError> {
+        self.note_late(&rows);
+        if let Some((count, reason)) = &rows.failed {
+            self.usage.failed += count;
+            tracing::warn!(rule = %self.rule.id, rows = count, reason, "rows could not be evaluated");
+        }
+        match &mut self.way {
+            Way::Paned(paned) => {
+                let part = paned.part(table).expect("asked before");
+                paned.feed(part, &rows, watch, &mut self.fed).map_err(QueryError::run)?;
+            }
+            Way::Sifted(sifted) => sifted.feed(relation, rows, watch, &mut self.fed),
+        }
+        if self.last.is_none()
+            && let Some(next) = self.next_change()
+        {
+            self.last = Some(next - 1);
+        }
+        self.usage.kept += std::mem::take(&mut self.fed.kept);
+        self.usage.refused += std::mem::take(&mut self.fed.refused) + std::mem::take(&mut self.fed.out_of_range);
+        Ok(())
+    }
+
+    fn note_late(&mut self, rows: &Rows) {
+        for (span, (time, stamp)) in rows.spans.iter().zip(rows.times.iter().zip(&rows.stamps)) {
+            let Some((from, to)) = span.missed().filter(|_| !fault::is(Fault::LateDropped)) else { continue };
+            if stamp.saturating_sub(*time) > LATE_US_MAX {
+                metrics::counter!("stakeout_rule_too_late_total", "rule" => self.rule.id.clone()).increment(1);
+                continue;
+            }
+            // At the first boundary by which the row counts as known.
+            let at = span.enter;
+            if self.last.is_none_or(|last| at > last) {
+                let missed = self.late.entry(at).or_insert((from, to));
+                *missed = (missed.0.min(from), missed.1.max(to));
+            }
+        }
+    }
+
+    fn next_change(&self) -> Option<i64> {
+        match &self.way {
+            Way::Paned(paned) => paned.next_change(),
+            Way::Sifted(sifted) => sifted.next_change(),
+        }
+    }
+
+    /// Looks ahead of the final boundary at what rows just admitted have changed.
+    pub async fn look_ahead(&mut self, told: &mut Vec<Told>) -> Result<(), QueryError> {
+        if windowed(&self.rule).early.is_err() {
+            return Ok(());
+        }
+        let started = Instant::now();
+        let mut ahead = Vec::new();
+        let mut fed = std::mem::take(&mut self.fed);
+        match &mut self.way {
+            Way::Paned(paned) => paned.ahead(&mut fed, &mut ahead).map_err(QueryError::run)?,
+            Way::Sifted(sifted) => sifted.ahead(&mut fed, &mut ahead).await?,
+        }
+        ahead.sort_by(|a, b| (a.slot, &a.held.entity).cmp(&(b.slot, &b.held.entity)));
+        for Ahead { slot, held } in ahead {
+            if self.open.contains_key(&held.entity) || self.early.contains_key(&held.entity) {
+                continue;
+            }
+            self.early.insert(held.entity.clone(), slot);
+            told.push(Told::Provisional(Run::new(held, self.slots.boundary(slot))));
+        }
+        self.usage.busy += started.elapsed();
+        Ok(())
+    }
+
+    /// What a store said was provisional when the process ended.
+    pub fn expect(&mut self, entity: Entity, first: Micros) {
+        self.early.insert(entity, self.slots.floor(first));
+    }
+
+    /// Makes boundaries final up to `to`, at most `budget` of those at which something changes. True when some are left.
+    pub async fn advance(&mut self, to: Micros, budget: usize, told: &mut Vec<Told>) -> Result<bool, QueryError> {
+        let started = Instant::now();
+        let to = self.slots.floor(to);
+        let Some(last) = self.last else { return Ok(false) };
+        let mut steps = 0;
+        while let Some(slot) = self.next_change().filter(|slot| *slot <= to) {
+            if steps == budget {
+                self.usage.busy += started.elapsed();
+                return Ok(true);
+            }
+            steps += 1;
+            let mut changes = Changes::default();
+            match &mut self.way {
+                Way::Paned(paned) => paned.step(slot, &mut changes, &mut self.fed).map_err(QueryError::run)?,
+                Way::Sifted(sifted) => sifted.step(slot, &mut changes, &mut self.fed).await?,
+            }
+            self.apply(slot, changes, told);
+            self.last = Some(slot);
+            self.failures = 0;
+        }
+        self.last = Some(last.max(to));
+        self.retract_what_did_not_come(told);
+        self.prolong(told);
+        self.usage.busy += started.elapsed();
+        Ok(false)
+    }
+
+    /// Gives up on a boundary that keeps failing.
+    pub fn skip(&mut self) {
+        if let (Some(slot), Way::Sifted(sifted)) = (self.next_change(), &mut self.way) {
+            sifted.begin(slot);
+            sifted.give_up(slot);
+            self.last = Some(slot);
+        }
+        self.failures = 0;
+    }
+
+    fn apply(&mut self, slot: i64, changes: Changes, told: &mut Vec<Told>) {
+        let boundary = self.slots.boundary(slot);
+        self.usage.null_entities += changes.null_entities;
+        for held in changes.went_on {
+            if let Some(open) = self.open.get_mut(&held.entity) {
+                open.run.evidence.extend(held.evidence);
+                open.run.evidence.sort();
+                open.run.evidence.dedup();
+            }
+        }
+        for entity in changes.ended {
+            if let Some(Open { mut run, .. }) = self.open.remove(&entity) {
+                run.last = self.slots.boundary(slot - 1);
+                told.push(Told::Confirmed(run));
+            }
+        }
+        for held in changes.began {
+            self.settle(&held, slot, told);
+            let run = Run::new(held, boundary);
+            told.push(Told::Confirmed(run.clone()));
+            self.usage.findings += 1;
+            self.open.insert(run.entity.clone(), Open { run, told: boundary });
+        }
+    }
+
+    /// A run begins where it was announced, or it was announced wrongly.
+    fn settle(&mut self, held: &Held, slot: i64, told: &mut Vec<Told>) {
+        if let Some(announced) = self.early.remove(&held.entity)
+            && announced != slot
+        {
+            told.push(Told::Retracted { entity: held.entity.clone(), first: self.slots.boundary(announced) });
+        }
+    }
+
+    fn retract_what_did_not_come(&mut self, told: &mut Vec<Told>) {
+        let Some(last) = self.last else { return };
+        let is_gone = |slot: &i64| *slot <= last && !fault::is(Fault::NotRetracted);
+        let gone: Vec<Entity> = self.early.iter().filter(|(_, slot)| is_gone(slot)).map(|(e, _)| e.clone()).collect();
+        for entity in gone {
+            let slot = self.early.remove(&entity).expect("just found");
+            if let Way::Sifted(sifted) = &mut self.way {
+                sifted.settle_early(&entity);
+            }
+            told.push(Told::Retracted { entity, first: self.slots.boundary(slot) });
+        }
+    }
+
+    /// A run that goes on is told again each window, so that its incident does not look quiet.
+    fn prolong(&mut self, told: &mut Vec<Told>) {
+        let Some(last) = self.last.map(|slot| self.slots.boundary(slot)) else { return };
+        let window = windowed(&self.rule).window.window_us;
+        for open in self.open.values_mut() {
+            open.run.last = last;
+            if last.saturating_sub(open.told) >= window {
+                open.told = last;
+                told.push(Told::Confirmed(open.run.clone()));
+            }
+        }
+    }
+
+    /// Everything that is scheduled, final: the stream has ended.
+    pub async fn finish(&mut self, told: &mut Vec<Told>) -> Result<(), QueryError> {
+        while let Some(slot) = self.next_change() {
+            self.advance(self.slots.boundary(slot), usize::MAX, told).await?;
+        }
+        let open: Vec<Entity> = self.early.keys().cloned().collect();
+        for entity in open {
+            let slot = self.early.remove(&entity).expect("just listed");
+            told.push(Told::Retracted { entity, first: self.slots.boundary(slot) });
+        }
+        Ok(())
+    }
+
+    /// Holds what it would hold had it seen all stored rows, with everything up to `start` final and told.
+    /// With `up_to`, only rows before these offsets.
+    pub async fn rebuild(
+        &mut self,
+        stored: &SessionContext,
+        base: &SessionContext,
+        start: Micros,
+        up_to: Option<&Offsets>,
+    ) -> Result<(), QueryError> {
+        let committed = up_to.and_then(before);
+        if start == Micros::MIN {
+            return self.read(stored, (Micros::MIN, Micros::MAX), committed).await;
+        }
+        let window = windowed(&self.rule).window;
+        let mut back = match fault::is(Fault::RebuiltTooShort) || fault::is(Fault::BeginsAtRestart) {
+            true => 1,
+            false => self.slots.panes().max(LOOKBACK_SLOTS_MIN),
+        };
+        loop {
+            let low = self.slots.floor(start) - back;
+            let mut fresh = Live::new(base, self.rule.clone(), self.origin).await?;
+            fresh.begin(self.slots.boundary(low));
+            let reach = if fault::is(Fault::RebuiltTooShort) { window.every_us } else { window.window_us };
+            let from = self.slots.boundary(low).saturating_sub(reach);
+            fresh.read(stored, (from, Micros::MAX), committed.clone()).await?;
+            let stamped = col(column::SOURCE_WATERMARK).gt_eq(instant(start));
+            let stamped = committed.clone().into_iter().fold(stamped, Expr::and);
+            let oldest = start.saturating_sub(LATE_US_MAX).min(from);
+            fresh.read(stored, (oldest, from), Some(stamped)).await?;
+            let mut told = Vec::new();
+            fresh.advance(start, usize::MAX, &mut told).await?;
+            let begun = self.slots.boundary(low + 1);
+            let cut = fresh.open.values().any(|open| open.run.first <= begun);
+            if !cut || back >= LOOKBACK_SLOTS_MAX || fault::is(Fault::BeginsAtRestart) {
+                if cut {
+                    tracing::warn!(rule = %self.rule.id, "open runs began before the look-back limit");
+                }
+                fresh.late.retain(|at, _| *at > self.slots.floor(start));
+                fresh.usage = Usage { kept: fresh.usage.kept, ..self.usage };
+                fresh.open.values_mut().for_each(|open| open.told = open.run.last);
+                *self = fresh;
+                return Ok(());
+            }
+            back = (back * 4).min(LOOKBACK_SLOTS_MAX);
+        }
+    }
+
+    /// For rules that look ahead: everything is new after a rebuild.
+    pub fn watch_all(&mut self) {
+        if windowed(&self.rule).early.is_ok() {
+            match &self.way {
+                Way::Paned(paned) => paned.watch_all(&mut self.fed),
+                Way::Sifted(sifted) => sifted.watch_all(&mut self.fed),
+            }
+        }
+    }
+
+    /// A bounded stream of stored rows from its first boundary to its last, in stretches of time. With `range`, only the
+    /// boundaries that rows with times in it can touch.
+    pub async fn replay(
+        &mut self,
+        stored: &SessionContext,
+        range: Option<(Micros, Micros)>,
+        told: &mut Vec<Told>,
+    ) -> Result<(), QueryError> {
+        let window = windowed(&self.rule).window;
+        let (first, last) = match range {
+            Some((from, to)) => {
+                self.begin(from);
+                (from.saturating_sub(window.window_us), window.last_reaching(to))
+            }
+            None => match self.edges(stored).await? {
+                Some((first, last)) => (first, last.saturating_add(1)),
+                None => return Ok(()),
+            },
+        };
+        let stretch = window.window_us.max(LOOKBACK_SLOTS_MIN * window.every_us).max((last - first) / STRETCHES_MAX);
+        let mut from = first;
+        while from < last {
+            let to = window.floor(from.saturating_add(stretch)).max(from + 1).min(last);
+            self.read(stored, (from, to), None).await?;
+            self.advance(to, usize::MAX, told).await?;
+            from = to;
+        }
+        match range {
+            Some((_, to)) => {
+                self.advance(window.last_reaching(to), usize::MAX, told).await?;
+                told.extend(self.open.values().map(|open| Told::Confirmed(open.run.clone())));
+                Ok(())
+            }
+            None => self.finish(told).await,
+        }
+    }
+
+    /// The times of the first and last stored row that can matter.
+    async fn edges(&self, stored: &SessionContext) -> Result<Option<(Micros, Micros)>, QueryError> {
+        let mut edges: Option<(Micros, Micros)> = None;
+        for (_, _, part) in all_parts(&self.rule) {
+            let mut frame = stored.table(part.table.as_str()).await.map_err(QueryError::run)?;
+            let origin = lit(self.origin.name());
+            let condition = part.sieve.clone().into_iter().fold(col(column::ORIGIN).eq(origin), Expr::and);
+            frame = frame.filter(condition).map_err(QueryError::run)?;
+            let frame = frame.aggregate(vec![], vec![min(col(column::TIME)), max(col(column::TIME))]);
+            for batch in frame.map_err(QueryError::run)?.collect().await.map_err(QueryError::run)? {
+                let of =
+                    |at: usize| batch.column(at).as_primitive::<TimestampMicrosecondType>().iter().next().flatten();
+                if let (Some(a), Some(b)) = (of(0), of(1)) {
+                    edges = Some(edges.map_or((a, b), |(x, y)| (x.min(a), y.max(b))));
+                }
+            }
+        }
+        Ok(edges)
+    }
+
+    async fn read(
+        &mut self,
+        stored: &SessionContext,
+        range: (Micros, Micros),
+        also: Option<Expr>,
+    ) -> Result<(), QueryError> {
+        let rule = self.rule.clone();
+        for (relation, table, part) in all_parts(&rule) {
+            let mut batches = Vec::new();
+            let keep = |rows: Rows| -> datafusion::error::Result<()> {
+                batches.push(rows);
+                Ok(())
+            };
+            let read = part.read(stored, range, also.clone(), self.origin, self.slots, keep);
+            read.await.map_err(QueryError::run)?;
+            for rows in batches {
+                self.take(&table, relation, rows, false)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Catch-ups that are due: what rows that came late would have made of boundaries that were final.
+    pub async fn catch_up(
+        &mut self,
+        base: &SessionContext,
+        stored: &SessionContext,
+        told: &mut Vec<Told>,
+    ) -> Result<(), QueryError> {
+        let Some(last) = self.last else { return Ok(()) };
+        while let Some((at, missed)) = self.late.first_key_value().map(|(at, missed)| (*at, *missed)) {
+            if at > last {
+                break;
+            }
+            self.catch_up_at(base, stored, at, missed, told).await?;
+            self.late.remove(&at);
+        }
+        Ok(())
+    }
+
+    /// Evaluates the missed boundaries with and without the rows that were late for them. What holds only with them is
+    /// followed to where it begins and ends, which earlier latecomers may have moved.
+    async fn catch_up_at(
+        &self,
+        base: &SessionContext,
+        stored: &SessionContext,
+        at: i64,
+        missed: (i64, i64),
+        told: &mut Vec<Told>,
+    ) -> Result<(), QueryError> {
+        let known = self.slots.boundary(at);
+        let mut range = (missed.0 - 1, (missed.1 + 1).min(at - 1));
+        for _ in 0..LATE_WIDENINGS_MAX {
+            let runs = self.in_addition(base, stored, range, known).await?;
+            let wider = self.widened(&runs, range, at);
+            if wider == range {
+                told.extend(runs.into_iter().map(|run| Told::Late { run, known }));
+                return Ok(());
+            }
+            range = wider;
+        }
+        tracing::warn!(rule = %self.rule.id, "what late rows add goes on beyond the boundaries that are looked at");
+        let runs = self.in_addition(base, stored, range, known).await?;
+        told.extend(runs.into_iter().map(|run| Told::Late { run, known }));
+        Ok(())
+    }
+
+    /// Further on the sides that runs reach.
+    fn widened(&self, runs: &[Run], range: (i64, i64), at: i64) -> (i64, i64) {
+        let mut wider = range;
+        if runs.iter().any(|run| run.first == self.slots.boundary(range.0)) {
+            wider.0 = range.0 - self.slots.panes();
+        }
+        if runs.iter().any(|run| run.last == self.slots.boundary(range.1)) {
+            wider.1 = (range.1 + self.slots.panes()).min(at - 1);
+        }
+        wider
+    }
+
+    /// What holds in a range of final boundaries only if late rows that were known by `known` count.
+    async fn in_addition(
+        &self,
+        base: &SessionContext,
+        stored: &SessionContext,
+        range: (i64, i64),
+        known: Micros,
+    ) -> Result<Vec<Run>, QueryError> {
+        let mut on_time = sifted(base, &self.rule, self.slots).await?;
+        let mut complete = sifted(base, &self.rule, self.slots).await?;
+        let window = windowed(&self.rule).window;
+        let times = (self.slots.boundary(range.0) - window.window_us, self.slots.boundary(range.1));
+        for (relation, sieve) in windowed(&self.rule).sieves.relations.iter().enumerate() {
+            for part in &sieve.parts {
+                let mut batches = Vec::new();
+                let keep = |rows: Rows| -> datafusion::error::Result<()> {
+                    batches.push(rows);
+                    Ok(())
+                };
+                part.read(stored, times, None, self.origin, self.slots, keep).await.map_err(QueryError::run)?;
+                for rows in batches {
+                    let all = self.as_if_on_time(&rows, known);
+                    on_time.feed(relation, rows, false, &mut Fed::default());
+                    complete.feed(relation, all, false, &mut Fed::default());
+                }
+            }
+        }
+        self.compare(range, &on_time, &complete).await
+    }
+
+    fn as_if_on_time(&self, rows: &Rows, known: Micros) -> Rows {
+        let span = |(time, stamp): (&Micros, &Micros)| {
+            self.slots.span(*time, if *stamp < known { Micros::MIN } else { Micros::MAX })
+        };
+        let spans = rows.times.iter().zip(&rows.stamps).map(span).collect();
+        Rows { rows: rows.rows.clone(), spans, times: Vec::new(), stamps: Vec::new(), failed: None }
+    }
+
+    /// The runs of boundaries at which an entity holds with all rows and not with those on time.
+    async fn compare(&self, range: (i64, i64), on_time: &Sifted, complete: &Sifted) -> Result<Vec<Run>, QueryError> {
+        let mut turns = vec![range.0];
+        for side in [on_time, complete] {
+            turns.extend(side.turns().filter(|slot| range.0 < *slot && *slot <= range.1));
+        }
+        turns.sort_unstable();
+        turns.dedup();
+        if turns.len() > LATE_SLOTS_MAX {
+            let left = turns.len() - LATE_SLOTS_MAX;
+            tracing::error!(rule = %self.rule.id, boundaries = left, "late rows: not all boundaries are caught up");
+            metrics::counter!("stakeout_rule_late_boundaries_skipped_total", "rule" => self.rule.id.clone())
+                .increment(left as u64);
+            turns.truncate(LATE_SLOTS_MAX);
+        }
+        let (mut ended, mut runs) = (Vec::new(), BTreeMap::<Entity, Run>::new());
+        let mut nulls = 0;
+        for (n, slot) in turns.iter().enumerate() {
+            let until = turns.get(n + 1).map_or(range.1, |next| next - 1);
+            let found = on_time.answer(*slot, &mut nulls).await?;
+            let mut before = std::mem::take(&mut runs);
+            for held in complete.answer(*slot, &mut nulls).await? {
+                if found.iter().any(|f| f.entity == held.entity) {
+                    continue;
+                }
+                let mut run = match before.remove(&held.entity) {
+                    Some(mut run) => {
+                        run.evidence.extend(held.evidence);
+                        run.evidence.sort();
+                        run.evidence.dedup();
+                        run
+                    }
+                    None => Run::new(held, self.slots.boundary(*slot)),
+                };
+                run.last = self.slots.boundary(until);
+                runs.insert(run.entity.clone(), run);
+            }
+            ended.extend(before.into_values());
+        }
+        ended.extend(runs.into_values());
+        Ok(ended)
+    }
+
+    pub fn usage(&self) -> Usage {
+        let bytes = match &self.way {
+            Way::Paned(paned) => paned.bytes(),
+            Way::Sifted(sifted) => sifted.bytes(),
+        };
+        Usage { state_bytes: bytes as u64, ..self.usage }
+    }
+}
+
+/// Rows that lie before the offsets of their partitions.
+fn before(offsets: &Offsets) -> Option<Expr> {
+    let of = |((topic, partition), next): (&Partition, &i64)| {
+        let topic = col(column::TOPIC).eq(lit(topic.as_ref()));
+        let partition = col(column::PARTITION).eq(lit(i64::from(*partition)));
+        topic.and(partition).and(col(column::OFFSET).lt(lit(*next)))
+    };
+    offsets.0.iter().map(of).reduce(Expr::or)
+}
+
+fn windowed(rule: &Rule) -> &Windowed {
+    match &rule.body {
+        Body::Windowed(windowed) => windowed,
+        _ => unreachable!("only windowed rules have a window's state"),
+    }
+}
+
+async fn sifted(base: &SessionContext, rule: &Arc<Rule>, slots: Slots) -> Result<Sifted, QueryError> {
+    Sifted::new(base, rule.clone(), windowed(rule).sieves.clone(), slots, STATE_BYTES_MAX).await
+}
+
+fn part_of(rule: &Rule, relation: usize, part: usize) -> &Part {
+    match &windowed(rule).shape {
+        Ok(shape) => &shape.parts[part].input,
+        Err(_) => &windowed(rule).sieves.relations[relation].parts[part],
+    }
+}
+
+/// (relation, stored table, part) of the way that the rule goes.
+fn all_parts(rule: &Rule) -> Vec<(usize, String, &Part)> {
+    match &windowed(rule).shape {
+        Ok(shape) => shape.parts.iter().map(|p| (0, p.input.table.clone(), &p.input)).collect(),
+        Err(_) => {
+            let relations = windowed(rule).sieves.relations.iter().enumerate();
+            relations.flat_map(|(r, s)| s.parts.iter().map(move |p| (r, p.table.clone(), p))).collect()
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! A rule over its sieved window: joins, absence, window functions, whatever DataFusion plans. The rows that can matter
+//! are kept; the plan runs at boundaries at which a row appears or disappears, and between them nothing changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::datatypes::SchemaRef;
+use datafusion::execution::context::SessionContext;
+use event::TableSchema;
+use query::{Prepared, QueryError, SwapTable};
+
+use super::input::{Part, Sifted as Rows};
+use super::slots::Span;
+use super::{Ahead, Changes, Fed, Slots};
+use crate::fault::{self, Fault};
+use crate::oracle::{self, Entity, Held};
+use crate::plan::empty_tables;
+use crate::rule::{Relation, Rule};
+
+/// Early looks per batch: boundaries ahead beyond these are looked at when more rows come, or when they are final.
+const AHEAD_MAX: usize = 16;
+
+/// Batches kept apart; more are made one.
+const CHUNKS_MAX: usize = 64;
+
+/// The tables and views a rule names, as their sieves give them.
+#[derive(Debug)]
+pub struct Sieves {
+    pub relations: Vec<Sieve>,
+}
+
+#[derive(Debug)]
+pub struct Sieve {
+    pub name: String,
+    pub schema: SchemaRef,
+    pub parts: Vec<Part>,
+    /// `None`: every row can matter.
+    pub filter: Option<String>,
+}
+
+impl Sieves {
+    pub async fn compile(
+        base: &SessionContext,
+        schemas: &[Arc<TableSchema>],
+        relations: &[Relation],
+        tables: &[String],
+    ) -> Result<Sieves, QueryError> {
+        let mut sieves = Vec::with_capacity(relations.len());
+        for relation in relations {
+            let mut sieve = Sieve {
+                name: relation.name.clone(),
+                schema: Arc::new(arrow::datatypes::Schema::empty()),
+                parts: Vec::new(),
+                filter: relation.sieve.as_ref().map(ToString::to_string),
+            };
+            for schema in schemas.iter().filter(|s| tables.contains(&s.name)) {
+                let ctx = empty_tables(base, std::slice::from_ref(schema))?;
+                // A view over other tables is not there when only this one is.
+                let Ok(frame) = ctx.table(relation.name.as_str()).await else { continue };
+                let rows = relation.select(frame).map_err(QueryError::run)?;
+                let state = ctx.state();
+                let plan = state.optimize(rows.logical_plan()).map_err(QueryError::run)?;
+                if let Some(part) = Part::of(&state, schema, &plan).map_err(QueryError::run)? {
+                    sieve.schema = part.try_on_nothing(schema).map_err(QueryError::run)?.schema();
+                    sieve.parts.push(part);
+                }
+            }
+            sieves.push(sieve);
+        }
+        Ok(Sieves { relations: sieves })
+    }
+}
+
+/// Rows that came together.
+struct Chunk {
+    rows: RecordBatch,
+    spans: Vec<Span>,
+    /// The last boundary that sees any of them.
+    last: i64,
+}
+
+pub struct Sifted {
+    rule: Arc<Rule>,
+    sieves: Arc<Sieves>,
+    plan: Prepared,
+    tables: Vec<SwapTable>,
+    chunks: Vec<Vec<Chunk>>,
+    /// Boundaries at which the rows seen change.
+    agenda: BTreeSet<i64>,
+    slots: Slots,
+    now: i64,
+    holding: BTreeMap<Entity, Held>,
+    early: BTreeSet<Entity>,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl Sifted {
+    pub async fn new(
+        base: &SessionContext,
+        rule: Arc<Rule>,
+        sieves: Arc<Sieves>,
+        slots: Slots,
+        bytes_max: usize,
+    ) -> Result<Sifted, QueryError> {
+        let ctx = query::fork(base);
+        let mut tables = Vec::new();
+        for sieve in &sieves.relations {
+            let table = SwapTable::new(sieve.schema.clone());
+            ctx.register_table(sieve.name.as_str(), table.provider()).map_err(QueryError::run)?;
+            tables.push(table);
+        }
+        let plan = query::plan_rule(&ctx, &rule.sql).await?;
+        let plan = query::prepare(&ctx, plan).await?;
+        let chunks = sieves.relations.iter().map(|_| Vec::new()).collect();
+        Ok(Sifted {
+            rule,
+            sieves,
+            plan,
+            tables,
+            chunks,
+            agenda: BTreeSet::new(),
+            slots,
+            now: i64::MIN,
+            holding: BTreeMap::new(),
+            early: BTreeSet::new(),
+            bytes: 0,
+            bytes_max,
+        })
+    }
+
+    pub fn begin(&mut self, slot: i64) {
+        self.now = slot;
+    }
+
+    /// The parts that read a stored table, as (relation, part).
+    pub fn parts(&self, table: &str) -> Vec<(usize, usize)> {
+        let mut found = Vec::new();
+        for (r, sieve) in self.sieves.relations.iter().enumerate() {
+            found.extend(sieve.parts.iter().enumerate().filter(|(_, p)| p.table == table).map(|(p, _)| (r, p)));
+        }
+        found
+    }
+
+    pub fn feed(&mut self, relation: usize, sifted: Rows, watch: bool, fed: &mut Fed) {
+        let count = sifted.rows.num_rows();
+        let seen = sifted.spans.iter().filter(|s| s.is_seen() && s.leave > self.now);
+        let Some(last) = seen.clone().map(|s| s.leave).max() else { return };
+        let bytes = sifted.rows.get_array_memory_size();
+        if self.bytes + bytes > self.bytes_max {
+            fed.refused += count as u64;
+            return;
+        }
+        fed.kept += count as u64;
+        for span in seen {
+            self.agenda.insert(span.enter.max(self.now.saturating_add(1)));
+            if !fault::is(Fault::LeaveNotEvaluated) {
+                self.agenda.insert(span.leave + 1);
+            }
+            if watch {
+                fed.slots.insert(span.enter);
+            }
+        }
+        self.bytes += bytes;
+        self.chunks[relation].push(Chunk { rows: sifted.rows, spans: sifted.spans, last });
+        self.merge_chunks(relation);
+    }
+
+    fn merge_chunks(&mut self, relation: usize) {
+        let chunks = &mut self.chunks[relation];
+        if chunks.len() <= CHUNKS_MAX {
+            return;
+        }
+        let schema = chunks[0].rows.schema();
+        if let Ok(rows) = concat_batches(&schema, chunks.iter().map(|c| &c.rows)) {
+            let spans = chunks.iter().flat_map(|c| c.spans.iter().copied()).collect();
+            let last = chunks.iter().map(|c| c.last).max().unwrap_or(i64::MIN);
+            *chunks = vec![Chunk { rows, spans, last }];
+            self.count_bytes();
+        }
+    }
+
+    fn count_bytes(&mut self) {
+        self.bytes = self.chunks.iter().flatten().map(|c| c.rows.get_array_memory_size()).sum();
+    }
+
+    pub fn next_change(&self) -> Option<i64> {
+        self.agenda.first().copied()
+    }
+
+    pub async fn step(&mut self, slot: i64, changes: &mut Changes, fed: &mut Fed) -> Result<(), QueryError> {
+        let held = self.answer(slot, &mut changes.null_entities).await?;
+        self.now = slot;
+        self.agenda = self.agenda.split_off(&(slot + 1));
+        self.forget();
+        let before = std::mem::take(&mut self.holding);
+        for held in held {
+            self.early.remove(&held.entity);
+            match before.get(&held.entity) {
+                None => changes.began.push(held.clone()),
+                Some(_) if !held.evidence.is_empty() => changes.went_on.push(held.clone()),
+                Some(_) => {}
+            }
+            self.holding.insert(held.entity.clone(), held);
+        }
+        let ended = changes.ended.len();
+        changes.ended.extend(before.into_keys().filter(|entity| !self.holding.contains_key(entity)));
+        if changes.ended.len() > ended {
+            // What was hidden behind it may hold further ahead.
+            fed.slots.extend(self.enters_ahead());
+        }
+        Ok(())
+    }
+
+    /// What the SELECT returns at a boundary.
+    pub async fn answer(&self, slot: i64, nulls: &mut u64) -> Result<Vec<Held>, QueryError> {
+        let mut any = false;
+        for (table, chunks) in self.tables.iter().zip(&self.chunks) {
+            let seen = seen_at(chunks, slot)?;
+            any |= !seen.is_empty();
+            table.set(seen);
+        }
+        if !any {
+            // A rule that finds something in nothing was refused.
+            return Ok(Vec::new());
+        }
+        let batches = self.plan.collect(oracle::LIMITS).await;
+        self.tables.iter().for_each(|table| table.set(Vec::new()));
+        let answer = oracle::merge(&self.rule, &batches?, self.slots.boundary(slot)).map_err(QueryError::run)?;
+        *nulls += answer.null_entities;
+        Ok(answer.held)
+    }
+
+    /// Rows that no boundary ahead sees.
+    fn forget(&mut self) {
+        let now = self.now;
+        let before = self.chunks.iter().map(Vec::len).sum::<usize>();
+        self.chunks.iter_mut().for_each(|chunks| chunks.retain(|c| c.last > now));
+        if self.chunks.iter().map(Vec::len).sum::<usize>() < before {
+            self.count_bytes();
+        }
+    }
+
+    pub async fn ahead(&mut self, fed: &mut Fed, ahead: &mut Vec<Ahead>) -> Result<(), QueryError> {
+        let Some(first) = fed.slots.first().copied() else { return Ok(()) };
+        let slots: Vec<i64> = self.agenda.range(first..).copied().take(AHEAD_MAX).collect();
+        let mut nulls = 0;
+        for slot in slots {
+            // Behind the last beginning rows only leave.
+            if fed.slots.last().is_some_and(|last| slot > *last) {
+                break;
+            }
+            for held in self.answer(slot, &mut nulls).await? {
+                if !self.holding.contains_key(&held.entity) && self.early.insert(held.entity.clone()) {
+                    ahead.push(Ahead { slot, held });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn enters_ahead(&self) -> impl Iterator<Item = i64> {
+        let enters = self.chunks.iter().flatten().flat_map(|c| c.spans.iter().map(|s| s.enter));
+        enters.filter(|slot| *slot > self.now)
+    }
+
+    pub fn watch_all(&self, fed: &mut Fed) {
+        fed.slots.extend(self.enters_ahead());
+        fed.slots.insert(self.now.saturating_add(1));
+    }
+
+    /// The boundaries at which the rows seen change.
+    pub fn turns(&self) -> impl Iterator<Item = i64> {
+        self.agenda.iter().copied()
+    }
+
+    /// Leaves a boundary out.
+    pub fn give_up(&mut self, slot: i64) {
+        self.agenda = self.agenda.split_off(&(slot + 1));
+    }
+
+    pub fn settle_early(&mut self, entity: &Entity) {
+        self.early.remove(entity);
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+/// The rows that a boundary sees.
+fn seen_at(chunks: &[Chunk], slot: i64) -> Result<Vec<RecordBatch>, QueryError> {
+    let mut seen = Vec::new();
+    for chunk in chunks.iter().filter(|c| c.last >= slot) {
+        let mask: BooleanArray = chunk.spans.iter().map(|s| Some(s.enter <= slot && slot <= s.leave)).collect();
+        match mask.true_count() {
+            0 => {}
+            all if all == chunk.spans.len() => seen.push(chunk.rows.clone()),
+            _ => seen.push(filter_record_batch(&chunk.rows, &mask).map_err(|e| QueryError::run(e.into()))?),
+        }
+    }
+    Ok(seen)
+}
