@@ -17,7 +17,7 @@ references:
 -- A new instance makes its first calls right after its credentials were issued; a thief comes later. What the agent of
 -- Systems Manager calls is left out.
 SELECT cloud_account_uid, session_name AS instance, src_endpoint_ip, event_source, event_name, error_code,
-       coalesce(session_issuer_arn, principal) AS role,
+       principal AS role,
        raw->'userIdentity'->'sessionContext'->>'ec2RoleDelivery' AS delivery
 FROM   cloudtrail
 WHERE  instance_session = true
