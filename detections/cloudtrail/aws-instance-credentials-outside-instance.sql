@@ -15,7 +15,8 @@ references:
   - https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-user-identity.html
 */
 -- Instances of one role share their ways out, unless each has its own address: such a one makes its first calls right
--- after its credentials were issued (such calls are not remembered either). What the agent of Systems Manager calls is left out.
+-- after its credentials were issued (they are not remembered either). What the agent of Systems Manager calls is left
+-- out.
 SELECT cloud_account_uid, session_name AS instance, src_endpoint_ip, event_source, event_name, error_code,
        principal AS role,
        raw->'userIdentity'->'sessionContext'->>'ec2RoleDelivery' AS delivery
