@@ -14,7 +14,7 @@ references:
 */
 SELECT cloud_account_uid, principal,
        raw->'requestParameters'->>'repositoryName' AS repository,
-       coalesce(raw->'requestParameters'->>'imageTag', '(no tag)') AS tag,
+       raw->'requestParameters'->>'imageTag' AS tag,
        raw->'responseElements'->'image'->'imageId'->>'imageDigest' AS digest,
        user_identity_arn, src_endpoint_ip
 FROM   cloudtrail

@@ -13,14 +13,16 @@ references:
   - https://docs.aws.amazon.com/AmazonECR/latest/userguide/image-tag-mutability.html
 */
 SELECT e.cloud_account_uid, s.repository, s.tag, s.prev_digest AS old_digest, s.digest, s.prev_pushed_by AS old_pushed_by,
-       coalesce(e.user_identity_arn, e.principal, '(unknown)') AS actor, e.src_endpoint_ip
+       e.principal AS actor, e.src_endpoint_ip
 FROM   cloudtrail e
 JOIN   image_tags s
-  ON   s.account = coalesce(e.raw->'requestParameters'->>'registryId', e.recipient_account_id)
+  ON   s.account = CASE WHEN e.raw->'requestParameters'->>'registryId' IS NOT NULL
+                        THEN e.raw->'requestParameters'->>'registryId' ELSE e.recipient_account_id END
  AND   s.region = e.cloud_region
  AND   s.repository = e.raw->'requestParameters'->>'repositoryName'
- AND   s.tag = coalesce(e.raw->'requestParameters'->>'imageTag',
-                        e.raw->'responseElements'->'image'->'imageId'->>'imageTag')
+ AND   s.tag = CASE WHEN e.raw->'requestParameters'->>'imageTag' IS NOT NULL
+                    THEN e.raw->'requestParameters'->>'imageTag'
+                    ELSE e.raw->'responseElements'->'image'->'imageId'->>'imageTag' END
  AND   e.time >= s.valid_from AND e.time < s.valid_to
 WHERE  e.event_source = 'ecr.amazonaws.com' AND e.event_name = 'PutImage' AND e.status = 'Success'
   AND  s.prev_digest <> s.digest

@@ -13,7 +13,7 @@ references:
   - https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_RunInstances.html
 */
 SELECT cloud_account_uid, principal, cloud_region, event_name, src_endpoint_ip, status, error_code,
-       coalesce(raw->'requestParameters'->>'instanceType', '-') AS instance_type
+       raw->'requestParameters'->>'instanceType' AS instance_type
 FROM   cloudtrail
 WHERE  event_source = 'ec2.amazonaws.com' AND event_name IN ('RunInstances', 'CreateFleet', 'RequestSpotInstances')
   AND  coalesce(error_code, '') <> 'Client.DryRunOperation'

@@ -18,7 +18,7 @@ SELECT cloud_account_uid, access_key_id,
        CASE WHEN strpos(src_endpoint_ip, ':') > 0 THEN regexp_replace(src_endpoint_ip, '^([^:]*:[^:]*:).*$', '\1')
             ELSE concat(split_part(src_endpoint_ip, '.', 1), '.', split_part(src_endpoint_ip, '.', 2), '.',
                         TRY_CAST(split_part(src_endpoint_ip, '.', 3) AS BIGINT) / 16 * 16) END AS network,
-       coalesce(user_identity_arn, principal, '(unknown)') AS actor,
+       user_identity_arn AS actor,
        event_source, event_name, src_endpoint_ip, http_request_user_agent, error_code
 FROM   cloudtrail
 WHERE  access_key_id LIKE 'AKIA%'

@@ -13,8 +13,8 @@ references:
   - https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutBucketEncryption.html
 */
 SELECT e.cloud_account_uid, s.bucket, s.prev_algorithm AS old_algorithm, s.algorithm, s.prev_key_id AS old_key,
-       coalesce(s.key_id, '-') AS key,
-       coalesce(e.user_identity_arn, e.principal, '(unknown)') AS actor, e.src_endpoint_ip
+       s.key_id AS key,
+       e.principal AS actor, e.src_endpoint_ip
 FROM   cloudtrail e
 JOIN   bucket_encryption s
   ON   s.bucket = e.raw->'requestParameters'->>'bucketName'

@@ -15,8 +15,8 @@ references:
 */
 -- A secret goes by its name, or by its ARN with six characters after the name. KMS names it in what it decrypts.
 SELECT cloud_account_uid, principal,
-       regexp_replace(coalesce(raw->'requestParameters'->>'secretId',
-                               raw->'requestParameters'->'encryptionContext'->>'SecretARN'),
+       regexp_replace(CASE event_name WHEN 'Decrypt' THEN raw->'requestParameters'->'encryptionContext'->>'SecretARN'
+                                      ELSE raw->'requestParameters'->>'secretId' END,
                       '^arn:[^:]*:secretsmanager:[^:]*:[^:]*:secret:(.+)-[A-Za-z0-9]{6}$', '\1') AS secret,
        event_name, src_endpoint_ip, user_identity_arn
 FROM   cloudtrail

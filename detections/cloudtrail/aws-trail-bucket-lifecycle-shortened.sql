@@ -14,7 +14,7 @@ references:
 */
 -- The same by a bucket's name is in `aws-log-source-disabled-or-shortened`.
 SELECT e.cloud_account_uid, s.bucket, s.trail, e.event_name, e.src_endpoint_ip,
-       coalesce(e.user_identity_arn, e.principal, '(unknown)') AS actor
+       e.principal AS actor
 FROM   cloudtrail e
 JOIN   log_buckets s
   ON   s.bucket = e.raw->'requestParameters'->>'bucketName'

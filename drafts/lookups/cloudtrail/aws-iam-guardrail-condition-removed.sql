@@ -12,10 +12,10 @@ benign: A condition that is moved to another statement or replaced by a stricter
 references:
   - https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
 */
--- The state's own expressions give its key, so that each call meets the version that it wrote. What was lost
--- is told by `iam_policy_losses`. Needs state tables and lookups; the test says `lost` in other words.
+-- The key of the state, from the call's own parameters, so that each call meets the version that it wrote. A key that is nowhere in
+-- the new text is lost; so is a statement that denies when there are fewer of them.
 SELECT e.cloud_account_uid, s.kind, s.owner, s.document, e.event_name, e.src_endpoint_ip,
-       coalesce(e.user_identity_arn, e.principal, '(unknown)') AS actor,
+       e.principal AS actor,
        array_to_string(iam_policy_losses(s.prev_text, s.text), ', ') AS lost
 FROM   cloudtrail e
 JOIN   iam_documents s
@@ -26,10 +26,12 @@ JOIN   iam_documents s
                      WHEN e.event_name LIKE '%BucketPolicy' THEN 'bucket'
                      WHEN e.event_name = 'PutKeyPolicy' THEN 'key'
                      ELSE 'managed' END
- AND   s.owner = coalesce(e.raw->'requestParameters'->>'roleName', e.raw->'requestParameters'->>'userName',
-                          e.raw->'requestParameters'->>'groupName', e.raw->'requestParameters'->>'bucketName',
-                          e.raw->'requestParameters'->>'keyId', e.raw->'requestParameters'->>'policyArn',
-                          e.raw->'responseElements'->'policy'->>'arn', e.raw->'requestParameters'->>'policyName')
+ AND   s.owner = CASE WHEN e.event_name LIKE '%RolePolicy' THEN e.raw->'requestParameters'->>'roleName'
+                      WHEN e.event_name LIKE '%UserPolicy' THEN e.raw->'requestParameters'->>'userName'
+                      WHEN e.event_name LIKE '%GroupPolicy' THEN e.raw->'requestParameters'->>'groupName'
+                      WHEN e.event_name LIKE '%BucketPolicy' THEN e.raw->'requestParameters'->>'bucketName'
+                      WHEN e.event_name = 'PutKeyPolicy' THEN e.raw->'requestParameters'->>'keyId'
+                      ELSE e.raw->'requestParameters'->>'policyArn' END
  AND   s.document = CASE WHEN e.event_name IN ('CreateRole', 'UpdateAssumeRolePolicy') THEN 'trust'
                          WHEN e.event_name LIKE '%RolePolicy' OR e.event_name LIKE '%UserPolicy'
                            OR e.event_name LIKE '%GroupPolicy' THEN e.raw->'requestParameters'->>'policyName'
