@@ -79,7 +79,7 @@ pub struct Live {
     slots: Slots,
     origin: Origin,
     way: Way,
-    /// The last final boundary; `None` before the first row.
+    /// The last final boundary; `None` while no boundary is: rows may come for any.
     last: Option<i64>,
     open: BTreeMap<Entity, Open>,
     /// Provisional: the boundary at which each was announced.
@@ -137,7 +137,7 @@ impl Live {
         }
     }
 
-    /// The last final boundary, [`Micros::MIN`] before the first row.
+    /// The last final boundary, [`Micros::MIN`] while there is none.
     pub fn evaluated(&self) -> Micros {
         self.last.map_or(Micros::MIN, |slot| self.slots.boundary(slot))
     }
@@ -177,11 +177,6 @@ impl Live {
                 paned.feed(part, &rows, watch, &mut self.fed).map_err(QueryError::run)?;
             }
             Way::Sifted(sifted) => sifted.feed(relation, rows, watch, &mut self.fed),
-        }
-        if self.last.is_none()
-            && let Some(next) = self.next_change()
-        {
-            self.last = Some(next - 1);
         }
         self.usage.kept += std::mem::take(&mut self.fed.kept);
         self.usage.refused += std::mem::take(&mut self.fed.refused) + std::mem::take(&mut self.fed.out_of_range);
@@ -244,7 +239,6 @@ impl Live {
     pub async fn advance(&mut self, to: Micros, budget: usize, told: &mut Vec<Told>) -> Result<bool, QueryError> {
         let started = Instant::now();
         let to = self.slots.floor(to);
-        let Some(last) = self.last else { return Ok(false) };
         let mut steps = 0;
         while let Some(slot) = self.next_change().filter(|slot| *slot <= to) {
             if steps == budget {
@@ -261,7 +255,7 @@ impl Live {
             self.last = Some(slot);
             self.failures = 0;
         }
-        self.last = Some(last.max(to));
+        self.last = Some(self.last.map_or(to, |last| last.max(to)));
         self.retract_what_did_not_come(told);
         self.prolong(told);
         self.usage.busy += started.elapsed();

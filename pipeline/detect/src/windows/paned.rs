@@ -84,9 +84,8 @@ impl Paned {
         }
         if self.zero.is_none() {
             let first = sifted.spans.iter().filter(|s| s.is_seen()).map(|s| s.enter).min();
-            if let Some(first) = first {
-                self.begin(first - 1);
-            }
+            // Only a number to count from: nothing is final yet, and rows may still come before it.
+            self.zero = first;
         }
         let keys = shape.codec.read(&evaluate_all(&part.keys, &sifted.rows)?)?;
         let feeds = Feeds::of(part, &sifted.rows)?;
