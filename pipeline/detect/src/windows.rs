@@ -19,7 +19,7 @@ mod shape;
 mod sifted;
 mod slots;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 pub use live::{Live, Told, Usage};
 pub(crate) use monotone::monotone;
@@ -54,6 +54,5 @@ pub(crate) struct Fed {
     pub refused: u64,
     /// Times too far from all others to have a boundary number.
     pub out_of_range: u64,
-    groups: BTreeMap<groups::Group, i32>,
     slots: BTreeSet<i64>,
 }

@@ -5,12 +5,13 @@
 //! positive. A counted distinct value is a run of boundaries at which any of its rows is seen: it adds one at the
 //! beginning of each such run and takes one away behind its end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use ahash::RandomState;
 use hashbrown::HashTable;
 use hashbrown::hash_map::{Entry, HashMap};
 
+use super::condition::Condition;
 use super::deltas::{Deltas, add};
 use super::extremes::Least;
 use crate::fault::{self, Fault};
@@ -35,6 +36,8 @@ pub struct Seen {
 
 struct Slot<const L: usize> {
     key: Box<[u8]>,
+    /// The boundary at which it was last among the changed ones.
+    visited: i32,
     /// At the final boundary.
     sums: [i64; L],
     deltas: Deltas<L>,
@@ -57,8 +60,9 @@ pub trait Panes: Send + Sync {
     /// A group's lanes at the final boundary or ahead of it.
     fn lanes(&self, group: Group, slot: i32, into: &mut Vec<i64>);
     fn least(&self, group: Group, slot: i32, extreme: usize) -> Option<i64>;
-    /// The boundaries in `from..=to` at which the group's lanes change.
-    fn changes(&self, group: Group, from: i32, to: i32, into: &mut Vec<i32>);
+    /// The boundaries in `from..=to`, those at which something changes and `from` itself, at which the condition holds; the
+    /// first of them, or all.
+    fn passing(&self, group: Group, from: i32, to: i32, condition: &Condition, all: bool, into: &mut Vec<i32>);
     fn key(&self, group: Group) -> &[u8];
     fn all(&self) -> Vec<Group>;
     fn bytes(&self) -> usize;
@@ -90,8 +94,7 @@ struct Groups<const L: usize> {
     free: Vec<Group>,
     extremes: usize,
     leasts: Vec<Least>,
-    /// Groups that change at a boundary; with repetitions after a group's number was used again.
-    agenda: BTreeMap<i32, Vec<Group>>,
+    agenda: Agenda,
     values: HashMap<u128, Run, RandomState>,
     /// Earlier runs of a value that has several.
     earlier: HashMap<u128, Vec<Run>, RandomState>,
@@ -112,7 +115,7 @@ impl<const L: usize> Groups<L> {
             free: Vec::new(),
             extremes,
             leasts: Vec::new(),
-            agenda: BTreeMap::new(),
+            agenda: Agenda::default(),
             values: HashMap::with_hasher(RandomState::new()),
             earlier: HashMap::with_hasher(RandomState::new()),
             sweep_at: SWEEP_MIN,
@@ -128,9 +131,9 @@ impl<const L: usize> Groups<L> {
         if at <= self.now {
             slot.sums[lane] = slot.sums[lane].wrapping_add(by);
             // Seen at the next final boundary at the earliest.
-            self.agenda.entry(self.now + 1).or_default().push(group);
+            self.agenda.push(self.now, self.now + 1, group);
         } else if slot.deltas.add(at, lane, by) && !(by < 0 && fault::is(Fault::ExpiryNotSeen)) {
-            self.agenda.entry(at).or_default().push(group);
+            self.agenda.push(self.now, at, group);
         }
     }
 
@@ -213,6 +216,67 @@ impl<const L: usize> Groups<L> {
     }
 }
 
+/// Boundaries ahead that have a place of their own; those further on are kept sorted.
+const NEAR: usize = 16_384;
+
+/// Which groups change at which boundary, with repetitions.
+#[derive(Default)]
+struct Agenda {
+    /// Of boundaries `base`, `base + 1`, …
+    near: VecDeque<Vec<Group>>,
+    base: i32,
+    far: BTreeMap<i32, Vec<Group>>,
+    entries: usize,
+}
+
+impl Agenda {
+    fn push(&mut self, now: i32, at: i32, group: Group) {
+        self.entries += 1;
+        if self.near.is_empty() {
+            self.base = at.min(now.saturating_add(1)).max(at - NEAR as i32 / 2);
+        }
+        // Wrapping: boundaries long before the base are as far away as those long behind it.
+        let place = at.wrapping_sub(self.base) as u32 as usize;
+        if place >= NEAR {
+            return self.far.entry(at).or_default().push(group);
+        }
+        if place >= self.near.len() {
+            self.near.resize_with(place + 1, Vec::new);
+        }
+        self.near[place].push(group);
+    }
+
+    fn first(&self) -> Option<i32> {
+        let near = self.near.iter().position(|groups| !groups.is_empty()).map(|n| self.base + n as i32);
+        let far = self.far.first_key_value().map(|(at, _)| *at);
+        match (near, far) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    fn take_until(&mut self, slot: i32, mut each: impl FnMut(Group)) {
+        while let Some(entry) = self.far.first_entry() {
+            if *entry.key() > slot {
+                break;
+            }
+            let groups = entry.remove();
+            self.entries -= groups.len();
+            groups.into_iter().for_each(&mut each);
+        }
+        while !self.near.is_empty() && self.base <= slot {
+            let groups = self.near.pop_front().expect("it is not empty");
+            self.base += 1;
+            self.entries -= groups.len();
+            groups.into_iter().for_each(&mut each);
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.entries * 6 + (self.near.len() + 3 * self.far.len()) * 24
+    }
+}
+
 enum Joined {
     Nothing,
     New,
@@ -230,7 +294,7 @@ impl<const L: usize> Panes for Groups<L> {
         if self.full && self.free.is_empty() {
             return None;
         }
-        let slot = Slot { key: key.into(), sums: [0; L], deltas: Deltas::default() };
+        let slot = Slot { key: key.into(), visited: i32::MIN, sums: [0; L], deltas: Deltas::default() };
         let group = match self.free.pop() {
             Some(group) => {
                 self.slots[group as usize] = slot;
@@ -279,21 +343,19 @@ impl<const L: usize> Panes for Groups<L> {
     }
 
     fn next_change(&self) -> Option<i32> {
-        self.agenda.first_key_value().map(|(slot, _)| *slot)
+        self.agenda.first()
     }
 
     fn advance(&mut self, slot: i32, changed: &mut Vec<Group>) {
-        let begin = changed.len();
         self.now = self.now.max(slot);
-        while let Some(entry) = self.agenda.first_entry() {
-            if *entry.key() > slot {
-                break;
+        let slots = &mut self.slots;
+        self.agenda.take_until(slot, |group| {
+            // A group's number may have been used again since.
+            if std::mem::replace(&mut slots[group as usize].visited, slot) != slot {
+                changed.push(group);
             }
-            changed.extend(entry.remove());
-        }
-        changed[begin..].sort_unstable();
-        changed.dedup();
-        for group in &changed[begin..] {
+        });
+        for group in changed.iter() {
             let g = *group as usize;
             let held = &mut self.slots[g];
             held.deltas.fold_until(slot, &mut held.sums);
@@ -335,9 +397,29 @@ impl<const L: usize> Panes for Groups<L> {
         self.leasts[group as usize * self.extremes + extreme].at(slot)
     }
 
-    fn changes(&self, group: Group, from: i32, to: i32, into: &mut Vec<i32>) {
-        let within = self.slots[group as usize].deltas.iter().map(|(at, _)| at);
-        into.extend(within.skip_while(|at| *at < from).take_while(|at| *at <= to));
+    fn passing(&self, group: Group, from: i32, to: i32, condition: &Condition, all: bool, into: &mut Vec<i32>) {
+        let held = &self.slots[group as usize];
+        let mut sums = held.sums;
+        let mut deltas = held.deltas.iter().peekable();
+        let mut at = from;
+        loop {
+            while let Some((slot, by)) = deltas.peek()
+                && *slot <= at
+            {
+                add(&mut sums, by);
+                deltas.next();
+            }
+            if sums[0] > 0 && condition.holds(&sums) {
+                into.push(at);
+                if !all {
+                    return;
+                }
+            }
+            match deltas.peek() {
+                Some((slot, _)) if *slot <= to => at = *slot,
+                _ => return,
+            }
+        }
     }
 
     fn key(&self, group: Group) -> &[u8] {
@@ -350,7 +432,7 @@ impl<const L: usize> Panes for Groups<L> {
 
     /// What tables and keys take; what hot groups have on the heap is estimated by the agenda's entries.
     fn bytes(&self) -> usize {
-        let agenda: usize = self.agenda.values().map(|groups| groups.capacity() * 4 + 64).sum();
+        let agenda = self.agenda.bytes();
         self.slots.capacity() * size_of::<Slot<L>>()
             + self.key_bytes
             + self.index.capacity() * 5

@@ -215,7 +215,7 @@ impl Live {
         let mut ahead = Vec::new();
         let mut fed = std::mem::take(&mut self.fed);
         match &mut self.way {
-            Way::Paned(paned) => paned.ahead(&mut fed, &mut ahead).map_err(QueryError::run)?,
+            Way::Paned(paned) => paned.ahead(&mut ahead).map_err(QueryError::run)?,
             Way::Sifted(sifted) => sifted.ahead(&mut fed, &mut ahead).await?,
         }
         ahead.sort_by(|a, b| (a.slot, &a.held.entity).cmp(&(b.slot, &b.held.entity)));
@@ -239,6 +239,7 @@ impl Live {
     pub async fn advance(&mut self, to: Micros, budget: usize, told: &mut Vec<Told>) -> Result<bool, QueryError> {
         let started = Instant::now();
         let to = self.slots.floor(to);
+        let watch = windowed(&self.rule).early.is_ok();
         let mut steps = 0;
         while let Some(slot) = self.next_change().filter(|slot| *slot <= to) {
             if steps == budget {
@@ -248,7 +249,7 @@ impl Live {
             steps += 1;
             let mut changes = Changes::default();
             match &mut self.way {
-                Way::Paned(paned) => paned.step(slot, &mut changes, &mut self.fed).map_err(QueryError::run)?,
+                Way::Paned(paned) => paned.step(slot, &mut changes, watch).map_err(QueryError::run)?,
                 Way::Sifted(sifted) => sifted.step(slot, &mut changes, &mut self.fed).await?,
             }
             self.apply(slot, changes, told);
@@ -449,8 +450,8 @@ impl Live {
     /// For rules that look ahead: everything is new after a rebuild.
     pub fn watch_all(&mut self) {
         if windowed(&self.rule).early.is_ok() {
-            match &self.way {
-                Way::Paned(paned) => paned.watch_all(&mut self.fed),
+            match &mut self.way {
+                Way::Paned(paned) => paned.watch_all(),
                 Way::Sifted(sifted) => sifted.watch_all(&mut self.fed),
             }
         }

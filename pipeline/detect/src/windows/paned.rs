@@ -26,16 +26,29 @@ pub struct Paned {
     panes: Box<dyn Panes>,
     /// Boundary numbers are kept relative to this one.
     zero: Option<i64>,
+    /// By group.
+    marks: Vec<Mark>,
+    /// Groups to be looked at ahead of the final boundary.
+    watched: Vec<Group>,
     /// Groups that hold at the final boundary, and their entities.
     holding: HashMap<Group, Arc<Entity>>,
     /// How many groups hold, by entity.
     entities: BTreeMap<Arc<Entity>, usize>,
-    /// Groups that an early look found to hold ahead of the final boundary.
-    early: HashMap<Group, Arc<Entity>>,
     /// The last boundary that first sees any row.
     head: i32,
     bytes_max: usize,
     scratch: Vec<u8>,
+}
+
+/// Where a group stands.
+#[derive(Clone, Copy, Default)]
+struct Mark {
+    /// At the final boundary.
+    holds: bool,
+    /// An early look found it to hold ahead.
+    early: bool,
+    /// From this boundary on it is to be looked at.
+    watched: Option<i32>,
 }
 
 impl Paned {
@@ -46,9 +59,10 @@ impl Paned {
             shape,
             panes,
             zero: None,
+            marks: Vec::new(),
+            watched: Vec::new(),
             holding: HashMap::new(),
             entities: BTreeMap::new(),
-            early: HashMap::new(),
             head: i32::MIN,
             bytes_max,
             scratch: Vec::new(),
@@ -109,13 +123,34 @@ impl Paned {
             };
             fed.kept += 1;
             feeds.add(self.panes.as_mut(), group, Seen { enter, leave }, row, &mut self.scratch);
-            if watch && !self.holding.contains_key(&group) && !self.early.contains_key(&group) {
-                let from = fed.groups.entry(group).or_insert(enter);
-                *from = (*from).min(enter);
+            if watch {
+                self.watch(group, enter);
             }
             self.head = self.head.max(enter);
         }
         Ok(())
+    }
+
+    fn mark(&mut self, group: Group) -> &mut Mark {
+        let at = group as usize;
+        if at >= self.marks.len() {
+            self.marks.resize((at + 1).next_power_of_two(), Mark::default());
+        }
+        &mut self.marks[at]
+    }
+
+    fn watch(&mut self, group: Group, from: i32) {
+        let mark = self.mark(group);
+        if mark.holds || mark.early {
+            return;
+        }
+        match &mut mark.watched {
+            Some(have) => *have = (*have).min(from),
+            none => {
+                *none = Some(from);
+                self.watched.push(group);
+            }
+        }
     }
 
     pub fn next_change(&self) -> Option<i64> {
@@ -123,7 +158,7 @@ impl Paned {
     }
 
     /// Makes a boundary final.
-    pub fn step(&mut self, slot: i64, changes: &mut Changes, fed: &mut Fed) -> Result<()> {
+    pub fn step(&mut self, slot: i64, changes: &mut Changes, watch: bool) -> Result<()> {
         let Some(slot) = self.relative(slot) else { return Ok(()) };
         let mut changed = Vec::new();
         self.panes.advance(slot, &mut changed);
@@ -131,7 +166,7 @@ impl Paned {
         for group in &changed {
             self.panes.lanes(*group, slot, &mut lanes);
             let passes = lanes[0] > 0 && self.shape.having.holds(&lanes);
-            match (passes, self.holding.contains_key(group)) {
+            match (passes, self.mark(*group).holds) {
                 (true, true) if self.shape.exact => {}
                 (true, _) => look.push((*group, slot)),
                 (false, true) => ended.push(*group),
@@ -147,6 +182,7 @@ impl Paned {
         ended.extend(look.iter().map(|(g, _)| *g).filter(|g| !still.contains(g) && self.holding.contains_key(g)));
         let over: BTreeSet<Group> = ended.iter().copied().collect();
         for group in ended {
+            self.mark(group).holds = false;
             let entity = self.holding.remove(&group).expect("it held");
             if let Some(count) = self.entities.get_mut(&entity) {
                 *count -= 1;
@@ -157,6 +193,7 @@ impl Paned {
         }
         for (group, held) in holds {
             let entity = Arc::new(held.entity.clone());
+            self.mark(group).holds = true;
             if self.holding.insert(group, entity.clone()).is_none() {
                 *self.entities.entry(entity.clone()).or_insert(0) += 1;
             }
@@ -170,11 +207,15 @@ impl Paned {
             }
         }
         for group in changed {
-            if self.holding.contains_key(&group) || self.panes.release(group) {
-                self.early.remove(&group);
-            } else if self.early.remove(&group).is_some() || over.contains(&group) {
+            let was_early = std::mem::take(&mut self.mark(group).early);
+            if self.mark(group).holds {
+                continue;
+            }
+            if self.panes.release(group) {
+                *self.mark(group) = Mark { watched: self.mark(group).watched, ..Mark::default() };
+            } else if watch && (was_early || over.contains(&group)) {
                 // What was hidden behind it may hold further ahead.
-                fed.groups.insert(group, slot + 1);
+                self.watch(group, slot + 1);
             }
         }
         Ok(())
@@ -187,23 +228,16 @@ impl Paned {
     }
 
     /// Where groups that were just fed would hold, ahead of the final boundary: the earliest boundary of each.
-    pub fn ahead(&mut self, fed: &mut Fed, ahead: &mut Vec<Ahead>) -> Result<()> {
-        let (mut lanes, mut slots, mut look) = (Vec::new(), Vec::new(), Vec::new());
+    pub fn ahead(&mut self, ahead: &mut Vec<Ahead>) -> Result<()> {
+        let (mut slots, mut look) = (Vec::new(), Vec::new());
         let now = self.panes.now();
-        for (group, from) in std::mem::take(&mut fed.groups) {
+        for group in std::mem::take(&mut self.watched) {
+            let mark = &mut self.marks[group as usize];
+            let Some(from) = mark.watched.take().filter(|_| !mark.holds && !mark.early) else { continue };
             slots.clear();
-            slots.push(from.max(now + 1));
-            self.panes.changes(group, from.max(now + 1), self.head, &mut slots);
-            slots.dedup();
-            for slot in &slots {
-                self.panes.lanes(group, *slot, &mut lanes);
-                if lanes[0] > 0 && self.shape.having.holds(&lanes) {
-                    look.push((group, *slot));
-                    if self.shape.exact {
-                        break;
-                    }
-                }
-            }
+            let (from, all) = (from.max(now + 1), !self.shape.exact);
+            self.panes.passing(group, from, self.head, &self.shape.having, all, &mut slots);
+            look.extend(slots.iter().map(|slot| (group, *slot)));
         }
         let mut nulls = 0;
         let mut found: BTreeMap<Group, (i32, Held)> = BTreeMap::new();
@@ -214,19 +248,16 @@ impl Paned {
             }
         }
         for (group, (slot, held)) in found {
-            self.early.insert(group, Arc::new(held.entity.clone()));
+            self.mark(group).early = true;
             ahead.push(Ahead { slot: self.absolute(slot), held });
         }
         Ok(())
     }
 
     /// All groups, for an early look at a state that was just rebuilt.
-    pub fn watch_all(&self, fed: &mut Fed) {
-        for group in self.panes.all() {
-            if !self.holding.contains_key(&group) {
-                fed.groups.insert(group, self.panes.now() + 1);
-            }
-        }
+    pub fn watch_all(&mut self) {
+        let from = self.panes.now() + 1;
+        self.panes.all().into_iter().for_each(|group| self.watch(group, from));
     }
 
     fn look(&self, groups: &[(Group, i32)], nulls: &mut u64) -> Result<Vec<(Group, Held)>> {
@@ -297,7 +328,7 @@ impl Paned {
     }
 
     pub fn bytes(&self) -> usize {
-        self.panes.bytes() + (self.holding.len() + self.early.len()) * 64
+        self.panes.bytes() + self.holding.len() * 64 + self.marks.capacity() * size_of::<Mark>()
     }
 }
 
