@@ -121,8 +121,9 @@ impl Bench {
             }
             Some(window) => {
                 let evidence = self.evidence(text, &header, plan)?;
-                let relations = self.relations(text).await?;
-                let windowed = self.windowed(text, &header, plan, &tables, &relations, window, evidence).await?;
+                let (relations, distributes) = self.relations(text).await?;
+                let windowed =
+                    self.windowed(text, &header, plan, &tables, (&relations, distributes), window, evidence).await?;
                 (relations, Body::Windowed(Arc::new(windowed)))
             }
         };
@@ -161,7 +162,7 @@ impl Bench {
         header: &Header,
         plan: &LogicalPlan,
         tables: &[String],
-        relations: &[Relation],
+        (relations, distributes): (&[Relation], bool),
         window: Window,
         evidence: EvidenceSource,
     ) -> Result<Windowed, QueryError> {
@@ -170,7 +171,7 @@ impl Bench {
             Err(NoShape::Reason(reason)) => Err(reason),
             Err(NoShape::Error(error)) => return Err(error),
         };
-        let sieves = Sieves::compile(&self.base, &self.schemas, relations, tables).await?;
+        let sieves = Sieves::compile(&self.base, &self.schemas, relations, tables, distributes).await?;
         let early = match header.emit_final {
             true => Err("its header says so".to_owned()),
             false => {
@@ -245,8 +246,8 @@ impl Bench {
     }
 
     /// The relations the rule names, each with the columns it takes from it. Seen as plain tables, a view's
-    /// columns count as its own.
-    async fn relations(&self, text: &str) -> Result<Vec<Relation>, QueryError> {
+    /// columns count as its own. And whether its plan distributes over them.
+    async fn relations(&self, text: &str) -> Result<(Vec<Relation>, bool), QueryError> {
         let flat = query::fork(&self.base);
         for name in named_relations(&self.tables, text).map_err(QueryError::run)? {
             let view = self.tables.table_provider(name.as_str()).await.map_err(QueryError::run)?;
@@ -270,7 +271,7 @@ impl Bench {
                 required: false,
             }));
         }
-        Ok(named)
+        Ok((named, plan::distributes(&plan)))
     }
 
     /// Idle windows are skipped, which is only right for rules that find nothing in them.

@@ -144,6 +144,49 @@ pub fn required_relations(plan: &LogicalPlan) -> BTreeSet<String> {
     }
 }
 
+/// Whether what a plan finds over more rows is what it finds over the old ones and, relation by relation, over the new rows
+/// of one and all of the others: joins and filters are so, a condition on an aggregate is not. Each relation is named once.
+pub fn distributes(plan: &LogicalPlan) -> bool {
+    let mut scans = Vec::new();
+    let counted = plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            scans.push(scan.table_name.table().to_owned());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    let named = scans.len();
+    scans.sort();
+    scans.dedup();
+    counted.is_ok() && scans.len() == named && grouped(plan).is_some()
+}
+
+/// Whether an aggregation lies below; `None` where a plan does not distribute.
+fn grouped(plan: &LogicalPlan) -> Option<bool> {
+    match plan {
+        LogicalPlan::TableScan(_) => Some(false),
+        LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_) | LogicalPlan::Distinct(_) => {
+            grouped(plan.inputs().first()?)
+        }
+        LogicalPlan::Sort(sort) if sort.fetch.is_none() => grouped(&sort.input),
+        LogicalPlan::Filter(filter) => grouped(&filter.input).filter(|grouped| !grouped),
+        LogicalPlan::Aggregate(aggregate) => {
+            grouped(&aggregate.input).filter(|grouped| !grouped && !aggregate.group_expr.is_empty())?;
+            Some(true)
+        }
+        LogicalPlan::Join(join)
+            if matches!(join.join_type, JoinType::Inner | JoinType::LeftSemi | JoinType::RightSemi) =>
+        {
+            let neither = !grouped(&join.left)? && !grouped(&join.right)?;
+            neither.then_some(false)
+        }
+        LogicalPlan::Union(union) => {
+            let neither = union.inputs.iter().all(|input| grouped(input) == Some(false));
+            neither.then_some(false)
+        }
+        _ => None,
+    }
+}
+
 /// The part of a condition that looks at the row alone.
 fn row_condition(predicate: &Expr) -> Option<Expr> {
     let of_row =

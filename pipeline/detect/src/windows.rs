@@ -55,4 +55,8 @@ pub(crate) struct Fed {
     /// Times too far from all others to have a boundary number.
     pub out_of_range: u64,
     slots: BTreeSet<i64>,
+    /// The last boundary that sees any of the new rows.
+    until: i64,
+    /// Something ended or was rebuilt: what it hid may show without new rows.
+    hidden: bool,
 }

@@ -1,7 +1,7 @@
 //! The windows' engine against the per-boundary evaluation: random rules over random streams, in any order of arrival, any
 //! batches, commits and crashes. `STAKEOUT_ORACLE_CASES` sets how many; `STAKEOUT_ORACLE_SEED` runs one again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -50,6 +50,8 @@ struct Run<'a> {
     frontier: Frontier,
     /// Confirmed, then something else: must not be.
     unsettled: Vec<String>,
+    /// Nothing was final and nothing crashed so far: then what may fire early has fired.
+    quiet: bool,
 }
 
 impl<'a> Run<'a> {
@@ -66,6 +68,7 @@ impl<'a> Run<'a> {
             waiting: Vec::new(),
             kept: BTreeMap::new(),
             unsettled: Vec::new(),
+            quiet: true,
         }
     }
 
@@ -77,7 +80,15 @@ impl<'a> Run<'a> {
             if settled && finding.standing != Standing::Confirmed {
                 self.unsettled.push(finding.id.clone());
             }
-            self.kept.insert(finding.id.clone(), finding);
+            // What late rows add is told by each catch-up that finds it: it never shrinks.
+            match self.kept.get_mut(&finding.id) {
+                Some(have) if finding.late => {
+                    if finding.time.last() > have.time.last() {
+                        have.time = finding.time;
+                    }
+                }
+                _ => drop(self.kept.insert(finding.id.clone(), finding)),
+            }
         }
     }
 
@@ -104,6 +115,7 @@ impl<'a> Run<'a> {
     }
 
     async fn commit(&mut self) {
+        self.quiet = false;
         self.store.add(&self.waiting);
         self.stored.append(&mut self.waiting);
         self.committed = self.gate.clone();
@@ -123,6 +135,7 @@ impl<'a> Run<'a> {
 
     /// The process dies; what was not committed comes again.
     async fn crash(&mut self, random: &mut Random, reorder: bool) {
+        self.quiet = false;
         self.gate = self.committed.clone();
         let mut again = std::mem::take(&mut self.waiting);
         if reorder {
@@ -203,7 +216,18 @@ async fn case(seed: u64, counts: &mut Counts) -> Result<(), String> {
                 run.crash(&mut random, how.reorder).await;
             }
         }
+        // As often as it takes: a look ahead is bounded.
+        for _ in 0..8 {
+            run.admit(&[]).await;
+        }
+        let (was_quiet, early) = (run.quiet, run.kept.values().map(|f| f.entity.clone()).collect::<BTreeSet<_>>());
         run.finish().await;
+        let is_early = set.rules[0].explanation().is_some_and(|e| e.early.is_ok());
+        let silent =
+            run.kept.values().find(|f| f.standing == Standing::Confirmed && !f.late && !early.contains(&f.entity));
+        if let (true, true, Some(silent)) = (was_quiet, is_early, silent) {
+            return Err(format!("STAKEOUT_ORACLE_SEED={seed} way {way}\n{text}\nnot told early: {silent:?}"));
+        }
         // Ways that end with the same rows and stamps have one meaning.
         run.stored.sort_by_key(uid);
         let rows_and_stamps = format!(

@@ -213,10 +213,9 @@ impl Live {
         }
         let started = Instant::now();
         let mut ahead = Vec::new();
-        let mut fed = std::mem::take(&mut self.fed);
         match &mut self.way {
             Way::Paned(paned) => paned.ahead(&mut ahead).map_err(QueryError::run)?,
-            Way::Sifted(sifted) => sifted.ahead(&mut fed, &mut ahead).await?,
+            Way::Sifted(sifted) => sifted.ahead(&mut self.fed, &mut ahead).await?,
         }
         ahead.sort_by(|a, b| (a.slot, &a.held.entity).cmp(&(b.slot, &b.held.entity)));
         for Ahead { slot, held } in ahead {

@@ -29,6 +29,8 @@ const CHUNKS_MAX: usize = 64;
 #[derive(Debug)]
 pub struct Sieves {
     pub relations: Vec<Sieve>,
+    /// New findings show over the new rows of one relation and all of the others.
+    pub distributes: bool,
 }
 
 #[derive(Debug)]
@@ -48,6 +50,7 @@ impl Sieves {
         schemas: &[Arc<TableSchema>],
         relations: &[Relation],
         tables: &[String],
+        distributes: bool,
     ) -> Result<Sieves, QueryError> {
         let mut sieves = Vec::with_capacity(relations.len());
         for relation in relations {
@@ -72,7 +75,7 @@ impl Sieves {
             }
             sieves.push(sieve);
         }
-        Ok(Sieves { relations: sieves })
+        Ok(Sieves { relations: sieves, distributes })
     }
 }
 
@@ -82,6 +85,8 @@ struct Chunk {
     spans: Vec<Span>,
     /// The last boundary that sees any of them.
     last: i64,
+    /// Came since the last early look.
+    fresh: bool,
 }
 
 pub struct Sifted {
@@ -93,6 +98,8 @@ pub struct Sifted {
     /// Boundaries at which the rows seen change.
     agenda: BTreeSet<i64>,
     slots: Slots,
+    /// The last boundary that first sees any row.
+    head: i64,
     now: i64,
     holding: BTreeMap<Entity, Held>,
     early: BTreeSet<Entity>,
@@ -126,6 +133,7 @@ impl Sifted {
             chunks,
             agenda: BTreeSet::new(),
             slots,
+            head: i64::MIN,
             now: i64::MIN,
             holding: BTreeMap::new(),
             early: BTreeSet::new(),
@@ -164,10 +172,12 @@ impl Sifted {
             }
             if watch {
                 fed.slots.insert(span.enter);
+                fed.until = fed.until.max(span.leave);
             }
+            self.head = self.head.max(span.enter);
         }
         self.bytes += bytes;
-        self.chunks[relation].push(Chunk { rows: sifted.rows, spans: sifted.spans, last });
+        self.chunks[relation].push(Chunk { rows: sifted.rows, spans: sifted.spans, last, fresh: true });
         self.merge_chunks(relation);
     }
 
@@ -180,7 +190,8 @@ impl Sifted {
         if let Ok(rows) = concat_batches(&schema, chunks.iter().map(|c| &c.rows)) {
             let spans = chunks.iter().flat_map(|c| c.spans.iter().copied()).collect();
             let last = chunks.iter().map(|c| c.last).max().unwrap_or(i64::MIN);
-            *chunks = vec![Chunk { rows, spans, last }];
+            let fresh = chunks.iter().any(|c| c.fresh);
+            *chunks = vec![Chunk { rows, spans, last, fresh }];
             self.count_bytes();
         }
     }
@@ -213,20 +224,30 @@ impl Sifted {
         if changes.ended.len() > ended {
             // What was hidden behind it may hold further ahead.
             fed.slots.extend(self.enters_ahead());
+            fed.until = self.head;
+            fed.hidden = true;
         }
         Ok(())
     }
 
     /// What the SELECT returns at a boundary.
     pub async fn answer(&self, slot: i64, nulls: &mut u64) -> Result<Vec<Held>, QueryError> {
-        self.answer_over(slot, slot, nulls).await
+        self.answer_over(slot, slot, None, nulls).await
     }
 
     /// The same over the rows that any boundary of a range sees.
-    async fn answer_over(&self, slot: i64, last: i64, nulls: &mut u64) -> Result<Vec<Held>, QueryError> {
+    /// With `fresh`, only the new ones of that relation.
+    async fn answer_over(
+        &self,
+        slot: i64,
+        last: i64,
+        fresh: Option<usize>,
+        nulls: &mut u64,
+    ) -> Result<Vec<Held>, QueryError> {
         let (mut any, mut all) = (false, true);
-        for ((table, chunks), sieve) in self.tables.iter().zip(&self.chunks).zip(&self.sieves.relations) {
-            let seen = seen_in(chunks, slot, last)?;
+        let relations = self.tables.iter().zip(&self.chunks).zip(&self.sieves.relations);
+        for (relation, ((table, chunks), sieve)) in relations.enumerate() {
+            let seen = seen_in(chunks, slot, last, fresh == Some(relation))?;
             any |= !seen.is_empty();
             all &= !(sieve.required && seen.is_empty());
             table.set(seen);
@@ -255,16 +276,27 @@ impl Sifted {
 
     pub async fn ahead(&mut self, fed: &mut Fed, ahead: &mut Vec<Ahead>) -> Result<(), QueryError> {
         let Some(first) = fed.slots.first().copied() else { return Ok(()) };
-        let last = fed.slots.last().copied().unwrap_or(first);
-        let slots: Vec<i64> = self.agenda.range(first..=last).copied().take(AHEAD_MAX).collect();
+        // A new row may complete something with one that enters after it.
+        let last = fed.until.min(self.head).max(first);
+        let mut ahead_of = self.agenda.range(first..=last).copied();
+        let slots: Vec<i64> = ahead_of.by_ref().take(AHEAD_MAX).collect();
+        let left = ahead_of.next();
         let mut nulls = 0;
         // More rows only add findings: what does not hold over all of them holds at none of these boundaries.
-        if slots.len() > 1 {
-            let any = self.answer_over(slots[0], slots[slots.len() - 1], &mut nulls).await?;
-            let is_new = |h: &Held| !self.holding.contains_key(&h.entity) && !self.early.contains(&h.entity);
-            if !any.iter().any(is_new) {
-                return Ok(());
-            }
+        let new = match (slots.first(), slots.last()) {
+            (Some(first), Some(last)) => self.anything_new(*first, *last, fed.hidden, &mut nulls).await,
+            _ => Ok(false),
+        };
+        self.chunks.iter_mut().flatten().for_each(|chunk| chunk.fresh = false);
+        fed.slots.clear();
+        if let Some(left) = left {
+            fed.slots.insert(left);
+            fed.hidden = true;
+        } else {
+            (fed.until, fed.hidden) = (0, false);
+        }
+        if !new? {
+            return Ok(());
         }
         for slot in slots {
             for held in self.answer(slot, &mut nulls).await? {
@@ -276,6 +308,22 @@ impl Sifted {
         Ok(())
     }
 
+    /// Whether an entity that is not known yet holds over all rows that any of the boundaries sees.
+    async fn anything_new(&self, first: i64, last: i64, hidden: bool, nulls: &mut u64) -> Result<bool, QueryError> {
+        let is_new = |h: &Held| !self.holding.contains_key(&h.entity) && !self.early.contains(&h.entity);
+        if hidden || !self.sieves.distributes {
+            return Ok(first == last || self.answer_over(first, last, None, nulls).await?.iter().any(is_new));
+        }
+        for relation in 0..self.chunks.len() {
+            if self.chunks[relation].iter().any(|c| c.fresh)
+                && self.answer_over(first, last, Some(relation), nulls).await?.iter().any(is_new)
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn enters_ahead(&self) -> impl Iterator<Item = i64> {
         let enters = self.chunks.iter().flatten().flat_map(|c| c.spans.iter().map(|s| s.enter));
         enters.filter(|slot| *slot > self.now)
@@ -284,6 +332,8 @@ impl Sifted {
     pub fn watch_all(&self, fed: &mut Fed) {
         fed.slots.extend(self.enters_ahead());
         fed.slots.insert(self.now.saturating_add(1));
+        fed.until = self.head;
+        fed.hidden = true;
     }
 
     /// The boundaries at which the rows seen change.
@@ -306,9 +356,9 @@ impl Sifted {
 }
 
 /// The rows that any boundary in a range sees.
-fn seen_in(chunks: &[Chunk], slot: i64, last: i64) -> Result<Vec<RecordBatch>, QueryError> {
+fn seen_in(chunks: &[Chunk], slot: i64, last: i64, fresh: bool) -> Result<Vec<RecordBatch>, QueryError> {
     let mut seen = Vec::new();
-    for chunk in chunks.iter().filter(|c| c.last >= slot) {
+    for chunk in chunks.iter().filter(|c| c.last >= slot && (c.fresh || !fresh)) {
         let is_seen = |s: &Span| s.is_seen() && s.enter <= last && slot <= s.leave;
         let mask: BooleanArray = chunk.spans.iter().map(|s| Some(is_seen(s))).collect();
         match mask.true_count() {
