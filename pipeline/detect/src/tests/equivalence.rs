@@ -16,7 +16,7 @@ use crate::{Engine, RuleSet};
 
 /// Ways to run each rule over each stream.
 const WAYS: u64 = 25;
-const CASES_DEFAULT: u64 = 2_000;
+const CASES_DEFAULT: u64 = 10_000;
 
 /// How one run differs from another: batches, commits, crashes.
 struct Way {
