@@ -52,7 +52,7 @@ pub enum Fault {
     RebuiltTooShort,
     /// A run that was open at a restart begins there.
     BeginsAtRestart,
-    /// Rows of one scan must pass the conditions of the other, too.
+    /// A plan is taken to need rows in all of its legs.
     SieveOfAll,
     /// "At least" is understood as "more than".
     AtLeastIsMore,

@@ -17,7 +17,7 @@ use crate::ident::Identity;
 use crate::lint;
 use crate::memory::{self, StateTable};
 use crate::oracle;
-use crate::plan::{self, empty_tables, named_relations, scanned_tables, used_relations};
+use crate::plan::{self, empty_tables, named_relations, scanned_tables};
 use crate::program::{self, NotCompiled};
 use crate::rule::{Body, Relation, Rule, Window, Windowed};
 use crate::value::placeholders;
@@ -121,9 +121,8 @@ impl Bench {
             }
             Some(window) => {
                 let evidence = self.evidence(text, &header, plan)?;
-                let (relations, distributes) = self.relations(text).await?;
-                let windowed =
-                    self.windowed(text, &header, plan, &tables, (&relations, distributes), window, evidence).await?;
+                let (relations, flat) = self.relations(text).await?;
+                let windowed = self.windowed(text, &header, plan, &tables, flat, window, evidence).await?;
                 (relations, Body::Windowed(Arc::new(windowed)))
             }
         };
@@ -162,7 +161,7 @@ impl Bench {
         header: &Header,
         plan: &LogicalPlan,
         tables: &[String],
-        (relations, distributes): (&[Relation], bool),
+        flat: LogicalPlan,
         window: Window,
         evidence: EvidenceSource,
     ) -> Result<Windowed, QueryError> {
@@ -171,7 +170,7 @@ impl Bench {
             Err(NoShape::Reason(reason)) => Err(reason),
             Err(NoShape::Error(error)) => return Err(error),
         };
-        let sieves = Sieves::compile(&self.base, &self.schemas, relations, tables, distributes).await?;
+        let sieves = Sieves::compile(&self.base, &self.schemas, flat, tables).await?;
         let early = match header.emit_final {
             true => Err("its header says so".to_owned()),
             false => {
@@ -245,33 +244,22 @@ impl Bench {
         Ok(EvidenceSource::Derived(derived))
     }
 
-    /// The relations the rule names, each with the columns it takes from it. Seen as plain tables, a view's
-    /// columns count as its own. And whether its plan distributes over them.
-    async fn relations(&self, text: &str) -> Result<(Vec<Relation>, bool), QueryError> {
+    /// The relations the rule names, and the optimized plan over them. Seen as plain tables, a view's columns count as
+    /// its own.
+    async fn relations(&self, text: &str) -> Result<(Vec<Relation>, LogicalPlan), QueryError> {
         let flat = query::fork(&self.base);
+        let mut relations = Vec::new();
         for name in named_relations(&self.tables, text).map_err(QueryError::run)? {
             let view = self.tables.table_provider(name.as_str()).await.map_err(QueryError::run)?;
             flat.register_table(name.as_str(), batch_table(view.schema(), Vec::new())).map_err(QueryError::run)?;
+            relations.push(Relation { name });
         }
         let plan = query::plan_rule(&flat, text).await?;
         let plan = flat.state().optimize(&plan).map_err(QueryError::run)?;
-        let relations = used_relations(&plan).map_err(QueryError::run)?;
-        if relations.is_empty() {
-            return Err(never_fires().into());
+        match scanned_tables(&plan).map_err(QueryError::run)?.is_empty() {
+            true => Err(never_fires().into()),
+            false => Ok((relations, plan)),
         }
-        // A table that the optimizer dropped must still be there by name when the rule is planned.
-        let mut named = Vec::new();
-        for name in named_relations(&self.tables, text).map_err(QueryError::run)? {
-            let used = relations.iter().find(|r| r.name == name).cloned();
-            let none = || plan::WINDOW_COLUMNS.map(str::to_owned).to_vec();
-            named.push(used.unwrap_or_else(|| Relation {
-                name: name.clone(),
-                columns: none(),
-                sieve: None,
-                required: false,
-            }));
-        }
-        Ok((named, plan::distributes(&plan)))
     }
 
     /// Idle windows are skipped, which is only right for rules that find nothing in them.

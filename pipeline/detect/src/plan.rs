@@ -1,7 +1,7 @@
 //! Reading plans: what a rule's SQL names, what is stored below it, which columns it uses, and whether it is
 //! row-local.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use datafusion::common::DFSchema;
@@ -12,14 +12,11 @@ use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::expr_rewriter::unnormalize_col;
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{Expr, JoinType, LogicalPlan};
+use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::PhysicalExpr;
 use event::{TableSchema, column};
 use query::{QueryError, batch_table};
-
-use crate::fault::{self, Fault};
-use crate::rule::Relation;
 
 /// Columns that windows are cut by.
 pub const WINDOW_COLUMNS: [&str; 3] = [column::TIME, column::SOURCE_WATERMARK, column::ORIGIN];
@@ -62,133 +59,8 @@ pub fn scanned_tables(plan: &LogicalPlan) -> Result<BTreeSet<String>> {
     Ok(tables)
 }
 
-/// What an optimized plan takes from each relation: its columns and those that windows are cut by, and the condition
-/// that every row it can use fulfils (of several scans any, of one scan all that the optimizer pushed down to it). A
-/// relation that the optimizer found unnecessary is not there: then the rule cannot depend on it.
-pub fn used_relations(plan: &LogicalPlan) -> Result<Vec<Relation>> {
-    let mut used: BTreeMap<String, Used> = BTreeMap::new();
-    plan.apply_with_subqueries(|node| {
-        match node {
-            LogicalPlan::TableScan(scan) => {
-                let used = used.entry(scan.table_name.table().to_owned()).or_default();
-                used.scans += 1;
-                used.columns.extend(scan.projected_schema.fields().iter().map(|f| f.name().clone()));
-                used.columns.extend(scan.filters.iter().flat_map(|f| f.column_refs()).map(|c| c.name.clone()));
-                used.columns.extend(WINDOW_COLUMNS.map(str::to_owned));
-            }
-            LogicalPlan::Filter(filter) => {
-                if let LogicalPlan::TableScan(scan) = filter.input.as_ref()
-                    && let Some(condition) = row_condition(&filter.predicate)
-                {
-                    let used = used.entry(scan.table_name.table().to_owned()).or_default();
-                    used.columns.extend(condition.column_refs().into_iter().map(|c| c.name.clone()));
-                    used.conditions.push(condition);
-                }
-            }
-            _ => {}
-        }
-        Ok(TreeNodeRecursion::Continue)
-    })?;
-    let required = required_relations(plan);
-    Ok(used.into_iter().map(|(name, used)| used.relation(name, &required)).collect())
-}
-
-#[derive(Default)]
-struct Used {
-    scans: usize,
-    columns: BTreeSet<String>,
-    /// At most one per scan.
-    conditions: Vec<Expr>,
-}
-
-impl Used {
-    fn relation(self, name: String, required: &BTreeSet<String>) -> Relation {
-        let sieve = match self.conditions.len() == self.scans {
-            true => self.conditions.into_iter().reduce(if fault::is(Fault::SieveOfAll) { Expr::and } else { Expr::or }),
-            false => None,
-        };
-        let required = required.contains(&name);
-        Relation { name, columns: self.columns.into_iter().collect(), sieve, required }
-    }
-}
-
-/// The relations without any row of which a plan returns none.
-pub fn required_relations(plan: &LogicalPlan) -> BTreeSet<String> {
-    match plan {
-        LogicalPlan::TableScan(scan) => BTreeSet::from([scan.table_name.table().to_owned()]),
-        LogicalPlan::Join(join) => {
-            let (left, right) = (required_relations(&join.left), required_relations(&join.right));
-            match join.join_type {
-                JoinType::Inner | JoinType::LeftSemi | JoinType::RightSemi => left.union(&right).cloned().collect(),
-                JoinType::Left | JoinType::LeftAnti => left,
-                JoinType::Right | JoinType::RightAnti => right,
-                _ => BTreeSet::new(),
-            }
-        }
-        LogicalPlan::Union(union) => {
-            let all = union.inputs.iter().map(|input| required_relations(input));
-            all.reduce(|a, b| a.intersection(&b).cloned().collect()).unwrap_or_default()
-        }
-        // Without groups there is a row even of nothing.
-        LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.is_empty() => BTreeSet::new(),
-        LogicalPlan::Aggregate(_)
-        | LogicalPlan::Projection(_)
-        | LogicalPlan::Filter(_)
-        | LogicalPlan::SubqueryAlias(_)
-        | LogicalPlan::Distinct(_)
-        | LogicalPlan::Sort(_)
-        | LogicalPlan::Limit(_)
-        | LogicalPlan::Window(_)
-        | LogicalPlan::Unnest(_) => plan.inputs().first().map_or_else(BTreeSet::new, |input| required_relations(input)),
-        _ => BTreeSet::new(),
-    }
-}
-
-/// Whether what a plan finds over more rows is what it finds over the old ones and, relation by relation, over the new rows
-/// of one and all of the others: joins and filters are so, a condition on an aggregate is not. Each relation is named once.
-pub fn distributes(plan: &LogicalPlan) -> bool {
-    let mut scans = Vec::new();
-    let counted = plan.apply_with_subqueries(|node| {
-        if let LogicalPlan::TableScan(scan) = node {
-            scans.push(scan.table_name.table().to_owned());
-        }
-        Ok(TreeNodeRecursion::Continue)
-    });
-    let named = scans.len();
-    scans.sort();
-    scans.dedup();
-    counted.is_ok() && scans.len() == named && grouped(plan).is_some()
-}
-
-/// Whether an aggregation lies below; `None` where a plan does not distribute.
-fn grouped(plan: &LogicalPlan) -> Option<bool> {
-    match plan {
-        LogicalPlan::TableScan(_) => Some(false),
-        LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_) | LogicalPlan::Distinct(_) => {
-            grouped(plan.inputs().first()?)
-        }
-        LogicalPlan::Sort(sort) if sort.fetch.is_none() => grouped(&sort.input),
-        LogicalPlan::Filter(filter) => grouped(&filter.input).filter(|grouped| !grouped),
-        LogicalPlan::Aggregate(aggregate) => {
-            grouped(&aggregate.input).filter(|grouped| !grouped && !aggregate.group_expr.is_empty())?;
-            Some(true)
-        }
-        LogicalPlan::Join(join)
-            if matches!(join.join_type, JoinType::Inner | JoinType::LeftSemi | JoinType::RightSemi) =>
-        {
-            let neither = !grouped(&join.left)? && !grouped(&join.right)?;
-            neither.then_some(false)
-        }
-        LogicalPlan::Union(union) => {
-            let neither = union.inputs.iter().all(|input| grouped(input) == Some(false));
-            neither.then_some(false)
-        }
-        _ => None,
-    }
-}
-
 /// The part of a condition that looks at the row alone.
-fn row_condition(predicate: &Expr) -> Option<Expr> {
+pub fn row_condition(predicate: &Expr) -> Option<Expr> {
     let of_row =
         |e: &&Expr| !e.exists(|e| Ok(has_subquery(e) || matches!(e, Expr::OuterReferenceColumn(..)))).unwrap_or(true);
     let parts = split_conjunction(predicate).into_iter().filter(of_row).cloned().map(unnormalize_col);

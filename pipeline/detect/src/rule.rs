@@ -3,9 +3,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use datafusion::common::Column;
-use datafusion::dataframe::DataFrame;
-use datafusion::logical_expr::Expr;
 use event::{Micros, Severity};
 
 use crate::derive::EvidenceSource;
@@ -83,32 +80,16 @@ impl Rule {
     /// `None` for rules without a window.
     pub fn explanation(&self) -> Option<Explanation> {
         let Body::Windowed(windowed) = &self.body else { return None };
-        let sieves = windowed.sieves.relations.iter().map(|s| (s.name.clone(), s.filter.clone())).collect();
+        let sieves = windowed.sieves.sieves.iter().map(|s| (s.relation.clone(), s.filter.clone())).collect();
         let panes = windowed.shape.as_ref().map(|_| ()).map_err(Clone::clone);
         Some(Explanation { panes, early: windowed.early.clone(), sieves })
     }
 }
 
-/// A name in the rule's FROM, with the columns that the rule's plan reads of it and what it demands of its rows.
+/// A table or view that the rule's FROM names.
 #[derive(Clone, Debug)]
 pub(crate) struct Relation {
     pub name: String,
-    pub columns: Vec<String>,
-    /// Rows that do not fulfil it cannot matter. `None`: any can.
-    pub sieve: Option<Expr>,
-    /// Without a row of it the rule finds nothing.
-    pub required: bool,
-}
-
-impl Relation {
-    /// The rows and columns that can matter.
-    pub fn select(&self, frame: DataFrame) -> datafusion::error::Result<DataFrame> {
-        let frame = match &self.sieve {
-            Some(sieve) => frame.filter(sieve.clone())?,
-            None => frame,
-        };
-        frame.select(self.columns.iter().map(|name| Expr::Column(Column::new_unqualified(name))).collect::<Vec<_>>())
-    }
 }
 
 #[derive(Clone, Debug)]

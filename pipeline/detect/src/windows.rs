@@ -11,6 +11,7 @@ mod extremes;
 mod groups;
 pub(crate) mod input;
 mod keys;
+mod legs;
 mod live;
 mod monotone;
 mod paned;

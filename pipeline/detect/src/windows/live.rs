@@ -604,7 +604,7 @@ impl Live {
         let mut complete = sifted(base, &self.rule, self.slots).await?;
         let window = windowed(&self.rule).window;
         let times = (self.slots.boundary(range.0) - window.window_us, self.slots.boundary(range.1));
-        for (relation, sieve) in windowed(&self.rule).sieves.relations.iter().enumerate() {
+        for (relation, sieve) in windowed(&self.rule).sieves.sieves.iter().enumerate() {
             for part in &sieve.parts {
                 let mut batches = Vec::new();
                 let keep = |rows: Rows| -> datafusion::error::Result<()> {
@@ -706,7 +706,7 @@ async fn sifted(base: &SessionContext, rule: &Arc<Rule>, slots: Slots) -> Result
 fn part_of(rule: &Rule, relation: usize, part: usize) -> &Part {
     match &windowed(rule).shape {
         Ok(shape) => &shape.parts[part].input,
-        Err(_) => &windowed(rule).sieves.relations[relation].parts[part],
+        Err(_) => &windowed(rule).sieves.sieves[relation].parts[part],
     }
 }
 
@@ -715,7 +715,7 @@ fn all_parts(rule: &Rule) -> Vec<(usize, String, &Part)> {
     match &windowed(rule).shape {
         Ok(shape) => shape.parts.iter().map(|p| (0, p.input.table.clone(), &p.input)).collect(),
         Err(_) => {
-            let relations = windowed(rule).sieves.relations.iter().enumerate();
+            let relations = windowed(rule).sieves.sieves.iter().enumerate();
             relations.flat_map(|(r, s)| s.parts.iter().map(move |p| (r, p.table.clone(), p))).collect()
         }
     }

@@ -7,17 +7,21 @@ use std::sync::Arc;
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::SchemaRef;
+use datafusion::common::Column;
+use datafusion::dataframe::DataFrame;
 use datafusion::execution::context::SessionContext;
+use datafusion::logical_expr::{Expr, LogicalPlan};
 use event::TableSchema;
 use query::{Prepared, QueryError, SwapTable};
 
 use super::input::{Part, Sifted as Rows};
+use super::legs::{Empty, Leg, Split, split};
 use super::slots::Span;
 use super::{Ahead, Changes, Fed, Slots};
 use crate::fault::{self, Fault};
 use crate::oracle::{self, Entity, Held};
 use crate::plan::empty_tables;
-use crate::rule::{Relation, Rule};
+use crate::rule::Rule;
 
 /// Early looks per batch: boundaries ahead beyond these are looked at when more rows come, or when they are final.
 const AHEAD_MAX: usize = 16;
@@ -25,58 +29,69 @@ const AHEAD_MAX: usize = 16;
 /// Batches kept apart; more are made one.
 const CHUNKS_MAX: usize = 64;
 
-/// The tables and views a rule names, as their sieves give them.
+/// What loading made of a rule's legs.
 #[derive(Debug)]
 pub struct Sieves {
-    pub relations: Vec<Sieve>,
-    /// New findings show over the new rows of one relation and all of the others.
-    pub distributes: bool,
+    /// Optimized, over the tables and views that the rule names.
+    plan: LogicalPlan,
+    /// One per leg.
+    pub sieves: Vec<Sieve>,
+    empty: Empty,
+    distributes: bool,
 }
 
 #[derive(Debug)]
 pub struct Sieve {
-    pub name: String,
-    pub schema: SchemaRef,
+    pub relation: String,
     pub parts: Vec<Part>,
     /// `None`: every row can matter.
     pub filter: Option<String>,
-    /// Without a row of it the rule finds nothing.
-    pub required: bool,
 }
 
 impl Sieves {
     pub async fn compile(
         base: &SessionContext,
         schemas: &[Arc<TableSchema>],
-        relations: &[Relation],
+        plan: LogicalPlan,
         tables: &[String],
-        distributes: bool,
     ) -> Result<Sieves, QueryError> {
-        let mut sieves = Vec::with_capacity(relations.len());
-        for relation in relations {
+        let Split { legs, empty, distributes, .. } =
+            split(&plan, &mut |_, leg| SwapTable::new(leg.schema.clone()).provider()).map_err(QueryError::run)?;
+        let mut sieves = Vec::with_capacity(legs.len());
+        for leg in legs {
             let mut sieve = Sieve {
-                name: relation.name.clone(),
-                schema: Arc::new(arrow::datatypes::Schema::empty()),
+                relation: leg.relation.clone(),
                 parts: Vec::new(),
-                filter: relation.sieve.as_ref().map(ToString::to_string),
-                required: relation.required,
+                filter: leg.filter.as_ref().map(ToString::to_string),
             };
             for schema in schemas.iter().filter(|s| tables.contains(&s.name)) {
                 let ctx = empty_tables(base, std::slice::from_ref(schema))?;
                 // A view over other tables is not there when only this one is.
-                let Ok(frame) = ctx.table(relation.name.as_str()).await else { continue };
-                let rows = relation.select(frame).map_err(QueryError::run)?;
+                let Ok(frame) = ctx.table(leg.relation.as_str()).await else { continue };
+                let rows = select(frame, &leg).map_err(QueryError::run)?;
                 let state = ctx.state();
                 let plan = state.optimize(rows.logical_plan()).map_err(QueryError::run)?;
                 if let Some(part) = Part::of(&state, schema, &plan).map_err(QueryError::run)? {
-                    sieve.schema = part.try_on_nothing(schema).map_err(QueryError::run)?.schema();
+                    part.try_on_nothing(schema).map_err(QueryError::run)?;
                     sieve.parts.push(part);
                 }
             }
             sieves.push(sieve);
         }
-        Ok(Sieves { relations: sieves, distributes })
+        let empty =
+            if fault::is(Fault::SieveOfAll) { Empty::Any((0..sieves.len()).map(Empty::Leg).collect()) } else { empty };
+        Ok(Sieves { plan, sieves, empty, distributes })
     }
+}
+
+/// The rows and columns that can matter to a leg.
+fn select(frame: DataFrame, leg: &Leg) -> datafusion::error::Result<DataFrame> {
+    let frame = match &leg.filter {
+        Some(filter) => frame.filter(filter.clone())?,
+        None => frame,
+    };
+    let columns = leg.schema.fields().iter().map(|f| Expr::Column(Column::new_unqualified(f.name())));
+    frame.select(columns.collect::<Vec<_>>())
 }
 
 /// Rows that came together.
@@ -115,16 +130,14 @@ impl Sifted {
         slots: Slots,
         bytes_max: usize,
     ) -> Result<Sifted, QueryError> {
-        let ctx = query::fork(base);
         let mut tables = Vec::new();
-        for sieve in &sieves.relations {
-            let table = SwapTable::new(sieve.schema.clone());
-            ctx.register_table(sieve.name.as_str(), table.provider()).map_err(QueryError::run)?;
-            tables.push(table);
-        }
-        let plan = query::plan_rule(&ctx, &rule.sql).await?;
-        let plan = query::prepare(&ctx, plan).await?;
-        let chunks = sieves.relations.iter().map(|_| Vec::new()).collect();
+        let split = split(&sieves.plan, &mut |_, leg| {
+            let table = SwapTable::new(leg.schema.clone());
+            tables.push(table.clone());
+            table.provider()
+        });
+        let plan = query::prepare(&query::fork(base), split.map_err(QueryError::run)?.plan).await?;
+        let chunks = sieves.sieves.iter().map(|_| Vec::new()).collect();
         Ok(Sifted {
             rule,
             sieves,
@@ -146,11 +159,11 @@ impl Sifted {
         self.now = slot;
     }
 
-    /// The parts that read a stored table, as (relation, part).
+    /// The parts that read a stored table, as (leg, part).
     pub fn parts(&self, table: &str) -> Vec<(usize, usize)> {
         let mut found = Vec::new();
-        for (r, sieve) in self.sieves.relations.iter().enumerate() {
-            found.extend(sieve.parts.iter().enumerate().filter(|(_, p)| p.table == table).map(|(p, _)| (r, p)));
+        for (leg, sieve) in self.sieves.sieves.iter().enumerate() {
+            found.extend(sieve.parts.iter().enumerate().filter(|(_, p)| p.table == table).map(|(p, _)| (leg, p)));
         }
         found
     }
@@ -236,7 +249,7 @@ impl Sifted {
     }
 
     /// The same over the rows that any boundary of a range sees.
-    /// With `fresh`, only the new ones of that relation.
+    /// With `fresh`, only the new ones of that leg.
     async fn answer_over(
         &self,
         slot: i64,
@@ -244,16 +257,14 @@ impl Sifted {
         fresh: Option<usize>,
         nulls: &mut u64,
     ) -> Result<Vec<Held>, QueryError> {
-        let (mut any, mut all) = (false, true);
-        let relations = self.tables.iter().zip(&self.chunks).zip(&self.sieves.relations);
-        for (relation, ((table, chunks), sieve)) in relations.enumerate() {
-            let seen = seen_in(chunks, slot, last, fresh == Some(relation))?;
-            any |= !seen.is_empty();
-            all &= !(sieve.required && seen.is_empty());
+        let mut empty = vec![true; self.tables.len()];
+        for (leg, (table, chunks)) in self.tables.iter().zip(&self.chunks).enumerate() {
+            let seen = seen_in(chunks, slot, last, fresh == Some(leg))?;
+            empty[leg] = seen.is_empty();
             table.set(seen);
         }
         // A rule that finds something in nothing was refused.
-        if !any || !all {
+        if empty.iter().all(|leg| *leg) || self.sieves.empty.is(&|leg| empty[leg]) {
             self.tables.iter().for_each(|table| table.set(Vec::new()));
             return Ok(Vec::new());
         }
@@ -314,9 +325,9 @@ impl Sifted {
         if hidden || !self.sieves.distributes {
             return Ok(first == last || self.answer_over(first, last, None, nulls).await?.iter().any(is_new));
         }
-        for relation in 0..self.chunks.len() {
-            if self.chunks[relation].iter().any(|c| c.fresh)
-                && self.answer_over(first, last, Some(relation), nulls).await?.iter().any(is_new)
+        for leg in 0..self.chunks.len() {
+            if self.chunks[leg].iter().any(|c| c.fresh)
+                && self.answer_over(first, last, Some(leg), nulls).await?.iter().any(is_new)
             {
                 return Ok(true);
             }
