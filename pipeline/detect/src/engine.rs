@@ -18,10 +18,11 @@ use crate::error::DetectError;
 use crate::evidence;
 use crate::history::History;
 use crate::ident;
+use crate::cost::RuleCost;
 use crate::rule::{Body, Rule, Window};
 use crate::ruleset::RuleSet;
 use crate::runs::Run;
-use crate::single;
+use crate::singles::Singles;
 use crate::value;
 use crate::windowed::{Found, State, Walk};
 
@@ -48,6 +49,7 @@ pub struct Engine {
     states: BTreeMap<String, State>,
     /// Rules whose last evaluation failed, so that only changes are logged.
     failing: BTreeSet<String>,
+    singles: Singles,
 }
 
 impl Engine {
@@ -65,7 +67,8 @@ impl Engine {
             let evaluated = *frontier.boundaries.entry(rule.id.clone()).or_insert(start);
             states.insert(rule.id.clone(), State::at(evaluated));
         }
-        Engine { rules, frontier, states, failing: BTreeSet::new() }
+        let singles = Singles::new(&rules);
+        Engine { rules, frontier, states, failing: BTreeSet::new(), singles }
     }
 
     pub fn rules(&self) -> &RuleSet {
@@ -205,16 +208,25 @@ impl Engine {
         Ok(behind)
     }
 
+    /// What single-event rules cost since the start, by rule id.
+    pub fn costs(&self) -> Vec<RuleCost> {
+        self.singles.costs()
+    }
+
     fn evaluate_rows(&mut self, table: &str, rows: &RecordBatch, output: &mut Output) {
-        for rule in self.rules.rules.clone() {
-            let Body::Single(program) = &rule.body else { continue };
-            let verdict = single::evaluate(&rule, program, &self.rules.bundle, table, rows);
+        let mut failed = BTreeSet::new();
+        for (rule, verdict) in self.singles.evaluate(&self.rules.bundle, table, rows) {
             count_nulls(&rule, verdict.null_entities);
             count_findings(&rule, verdict.findings.len());
             output.findings.extend(verdict.findings);
-            match verdict.failed {
-                Some((rows, reason)) => self.failed(&rule, &format!("{rows} rows could not be evaluated: {reason}")),
-                None => self.recovered(&rule),
+            if let Some((rows, reason)) = verdict.failed {
+                self.failed(&rule, &format!("{rows} rows could not be evaluated: {reason}"));
+                failed.insert(rule.id.clone());
+            }
+        }
+        for id in self.failing.iter().filter(|id| !failed.contains(*id)).cloned().collect::<Vec<_>>() {
+            if let Some(rule) = self.rules.get(&id).filter(|rule| rule.window.is_none()).cloned() {
+                self.recovered(&rule);
             }
         }
         advance_offsets(&mut output.frontier, rows);
