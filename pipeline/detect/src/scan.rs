@@ -87,6 +87,7 @@ pub enum Rows {
     /// The positions of the rows that pass, ascending, and the projection of these.
     Passed(Vec<u32>, Option<RecordBatch>),
     /// One of the question's own expressions failed. No other row of the batch can pass.
+    #[allow(dead_code, reason = "the reason is for callers that have no other way to find it")]
     Failed(Vec<u32>, DataFusionError),
 }
 

@@ -100,6 +100,12 @@ impl Singles {
         }
     }
 
+    /// Pairs of rule and table that the scan does not know.
+    #[cfg(test)]
+    pub fn aside(&self) -> usize {
+        self.aside.len()
+    }
+
     pub fn costs(&self) -> Vec<RuleCost> {
         self.costs.all()
     }
