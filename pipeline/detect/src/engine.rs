@@ -19,11 +19,12 @@ use crate::error::DetectError;
 use crate::evidence;
 use crate::history::History;
 use crate::ident;
+use crate::cost::RuleCost;
 use crate::memory::{Memory, Report};
 use crate::rule::{Body, Rule, Windowed};
 use crate::ruleset::RuleSet;
 use crate::runs::Run;
-use crate::single;
+use crate::singles::Singles;
 use crate::value;
 use crate::windows::{self, Live, Told, Usage};
 
@@ -67,6 +68,7 @@ pub struct Engine {
     evidence_max: usize,
     /// `first_seen` and state tables.
     memory: Memory,
+    singles: Singles,
 }
 
 struct Recent {
@@ -88,10 +90,12 @@ impl Engine {
             frontier.boundaries.entry(rule.id.clone()).or_insert(start);
         }
         let memory = Memory::new(&rules, &mut frontier, committed);
+        let singles = Singles::new(&rules);
         Engine {
             rules,
             frontier,
             memory,
+            singles,
             live: None,
             broken: BTreeSet::new(),
             recent: Vec::new(),
@@ -142,7 +146,7 @@ impl Engine {
         let (marks, offsets) = self.committed.clone();
         let before = std::mem::replace(&mut self.rules, rules);
         let fresh = Engine::new(self.rules.clone(), self.frontier.clone(), &marks);
-        (self.frontier, self.memory) = (fresh.frontier, fresh.memory);
+        (self.frontier, self.memory, self.singles) = (fresh.frontier, fresh.memory, fresh.singles);
         let stored = self.stored(history)?;
         let mut output = Output::default();
         let remembering: Vec<Finding> = provisional.into_iter().filter(|f| self.remembers(&f.rule)).collect();
@@ -512,16 +516,25 @@ impl Engine {
         Ok(behind)
     }
 
+    /// What single-event rules cost since the start, by rule id.
+    pub fn costs(&self) -> Vec<RuleCost> {
+        self.singles.costs()
+    }
+
     fn evaluate_rows(&mut self, table: &str, rows: &RecordBatch, output: &mut Output) {
-        for rule in self.rules.rules.clone() {
-            let Body::Single(program) = &rule.body else { continue };
-            let verdict = single::evaluate(&rule, program, &self.rules.bundle, table, rows);
+        let mut failed = BTreeSet::new();
+        for (rule, verdict) in self.singles.evaluate(&self.rules.bundle, table, rows) {
             count_nulls(&rule, verdict.null_entities);
             count_findings(&rule, verdict.findings.len());
             output.findings.extend(verdict.findings);
-            match verdict.failed {
-                Some((rows, reason)) => self.failed(&rule, &format!("{rows} rows could not be evaluated: {reason}")),
-                None => self.recovered(&rule),
+            if let Some((rows, reason)) = verdict.failed {
+                self.failed(&rule, &format!("{rows} rows could not be evaluated: {reason}"));
+                failed.insert(rule.id.clone());
+            }
+        }
+        for id in self.failing.iter().filter(|id| !failed.contains(*id)).cloned().collect::<Vec<_>>() {
+            if let Some(rule) = self.rules.get(&id).filter(|rule| matches!(rule.body, Body::Single(_))).cloned() {
+                self.recovered(&rule);
             }
         }
         advance_offsets(&mut output.frontier, rows);

@@ -7,6 +7,7 @@
 //! restarts. What is deliberately absent: state of its own. All that is remembered between calls ([`memory`]) can be
 //! recomputed from the store and the frontier.
 
+mod cost;
 mod derive;
 mod engine;
 mod error;
@@ -25,7 +26,9 @@ mod program;
 mod rule;
 mod ruleset;
 mod runs;
+mod scan;
 mod single;
+mod singles;
 mod span;
 pub mod testing;
 mod value;
@@ -36,6 +39,7 @@ mod fixtures;
 #[cfg(test)]
 mod tests;
 
+pub use cost::{BUDGET, RuleCost};
 pub use engine::{Engine, Output};
 pub use error::{DetectError, RuleErrors, RuleProblem};
 pub use history::History;

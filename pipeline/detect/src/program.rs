@@ -5,17 +5,19 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, BooleanArray, UInt32Array};
 use arrow::compute::{filter, filter_record_batch, prep_null_mask_filter};
-use arrow::datatypes::{SchemaRef, UInt32Type};
+use arrow::datatypes::{Field, SchemaRef, UInt32Type};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::SessionState;
 use datafusion::execution::context::SessionContext;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{Expr as LogicalExpr, LogicalPlan};
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::Column;
 use event::TableSchema;
 use query::QueryError;
 
 use crate::plan::{empty_tables, not_row_local};
+use crate::scan::{Expr, Projection, is_plain, replace};
 
 #[derive(Debug)]
 pub struct Program {
@@ -27,6 +29,15 @@ struct Part {
     table: String,
     /// In the order they are applied. Empty when the conditions contradict each other for this table.
     steps: Option<Vec<Step>>,
+    /// The same in two steps, if that could be done.
+    direct: Option<Direct>,
+}
+
+/// A part as one filter and one projection, both over the table's full schema: what [`crate::scan`] works on.
+#[derive(Clone, Debug)]
+pub struct Direct {
+    pub keeps: Vec<Expr>,
+    pub output: Projection,
 }
 
 #[derive(Debug)]
@@ -81,7 +92,8 @@ pub async fn compile(
         let plan = state.optimize(&plan)?;
         let mut steps = Vec::new();
         let steps = push_steps(&state, &plan, &mut steps)?.then_some(steps);
-        let part = Part { table: schema.name.clone(), steps };
+        let direct = steps.as_deref().map(|steps| direct(steps, &schema.arrow())).transpose()?.flatten();
+        let part = Part { table: schema.name.clone(), steps, direct };
         // Constants such as a malformed address block fail here instead of at the first event.
         part.run(&RecordBatch::new_empty(schema.arrow()))?;
         parts.push(part);
@@ -112,7 +124,7 @@ pub(crate) fn push_steps(state: &SessionState, plan: &LogicalPlan, steps: &mut V
         }
         LogicalPlan::Projection(projection) => {
             let more = push_steps(state, &projection.input, steps)?;
-            let compile = |e: &Expr| state.create_physical_expr(e.clone(), projection.input.schema());
+            let compile = |e: &LogicalExpr| state.create_physical_expr(e.clone(), projection.input.schema());
             let exprs = projection.expr.iter().map(compile).collect::<Result<Vec<_>>>()?;
             steps.push(Step::Compute { exprs, schema: plan.schema().inner().clone() });
             Ok(more)
@@ -122,7 +134,45 @@ pub(crate) fn push_steps(state: &SessionState, plan: &LogicalPlan, steps: &mut V
     }
 }
 
+/// The steps in terms of the table's own columns: a computed column that a later step reads is put in its place. The
+/// optimizer computes what a filter needs below the filter, for every row; this takes it back.
+fn direct(steps: &[Step], schema: &SchemaRef) -> Result<Option<Direct>> {
+    let own = |(n, f): (usize, &Arc<Field>)| Arc::new(Column::new(f.name(), n)) as Expr;
+    let mut columns: Vec<Expr> = schema.fields().iter().enumerate().map(own).collect();
+    let mut direct = Direct { keeps: Vec::new(), output: Projection { exprs: Vec::new(), schema: schema.clone() } };
+    let in_place = |expr: &Expr, columns: &[Expr]| match is_plain(expr) {
+        true => replace(expr, &|column| columns[column].clone()).map(Some),
+        false => Ok(None),
+    };
+    for step in steps {
+        match step {
+            Step::Take(taken) => {
+                columns = taken.iter().map(|c| columns[*c].clone()).collect();
+                direct.output.schema = Arc::new(direct.output.schema.project(taken)?);
+            }
+            Step::Keep(predicate) => match in_place(predicate, &columns)? {
+                Some(predicate) => direct.keeps.push(predicate),
+                None => return Ok(None),
+            },
+            Step::Compute { exprs, schema } => {
+                let computed = exprs.iter().map(|e| in_place(e, &columns)).collect::<Result<Option<Vec<_>>>>()?;
+                let Some(computed) = computed else { return Ok(None) };
+                columns = computed;
+                direct.output.schema = schema.clone();
+            }
+        }
+    }
+    direct.output.exprs = columns;
+    Ok(Some(direct))
+}
+
 impl Program {
+    /// The parts by table, with their two steps: `None` where there is only the long way. Tables of which no row can
+    /// pass are left out.
+    pub fn parts(&self) -> impl Iterator<Item = (&str, Option<&Direct>)> {
+        self.parts.iter().filter(|p| p.steps.is_some()).map(|p| (p.table.as_str(), p.direct.as_ref()))
+    }
+
     /// The rows of `batch`, a batch of `table`, that the SELECT returns; `None` when it does not read the table.
     pub fn run(&self, table: &str, batch: &RecordBatch) -> Result<Option<Selected>> {
         match self.parts.iter().find(|p| p.table == table) {
@@ -157,7 +207,7 @@ pub(crate) fn run_steps(steps: &[Step], batch: &RecordBatch) -> Result<Selected>
 }
 
 /// NULL is not true.
-fn truth(predicate: &dyn PhysicalExpr, rows: &RecordBatch) -> Result<BooleanArray> {
+pub(crate) fn truth(predicate: &dyn PhysicalExpr, rows: &RecordBatch) -> Result<BooleanArray> {
     let value = predicate.evaluate(rows)?.into_array(rows.num_rows())?;
     let keep = value
         .as_boolean_opt()
@@ -165,7 +215,7 @@ fn truth(predicate: &dyn PhysicalExpr, rows: &RecordBatch) -> Result<BooleanArra
     Ok(if keep.null_count() > 0 { prep_null_mask_filter(keep) } else { keep.clone() })
 }
 
-fn compute(exprs: &[Arc<dyn PhysicalExpr>], schema: &SchemaRef, rows: &RecordBatch) -> Result<RecordBatch> {
+pub(crate) fn compute(exprs: &[Arc<dyn PhysicalExpr>], schema: &SchemaRef, rows: &RecordBatch) -> Result<RecordBatch> {
     let count = rows.num_rows();
     let columns = exprs.iter().map(|e| e.evaluate(rows)?.into_array(count)).collect::<Result<Vec<_>>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(count));

@@ -49,7 +49,15 @@ pub fn evaluate(rule: &Rule, program: &Program, bundle: &str, table: &str, batch
 }
 
 fn try_evaluate(rule: &Rule, program: &Program, bundle: &str, table: &str, batch: &RecordBatch) -> Result<Verdict> {
-    let Some(Selected { rows, from }) = program.run(table, batch)? else { return Ok(Verdict::default()) };
+    match program.run(table, batch)? {
+        Some(selected) => judge(rule, bundle, table, batch, selected),
+        None => Ok(Verdict::default()),
+    }
+}
+
+/// What the rows that the SELECT returned for a batch mean.
+pub fn judge(rule: &Rule, bundle: &str, table: &str, batch: &RecordBatch, selected: Selected) -> Result<Verdict> {
+    let Selected { rows, from } = selected;
     let mut verdict = Verdict::default();
     if rows.num_rows() == 0 {
         return Ok(verdict);
