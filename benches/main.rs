@@ -4,12 +4,14 @@
 //!
 //! `cargo bench --profile dev -- EVENTS` sets the size (default 100,000 events of the steady synthetic stream).
 
+#[path = "rules.rs"]
+mod rules;
 #[path = "windows.rs"]
 mod windows;
 
 use std::time::{Duration, Instant};
 
-use event::{Message, Origin, Polled, Source};
+use event::{Batch, Message, Origin, Polled, Source};
 use normalize::{Normalizer, Schemas};
 use serde::de::IgnoredAny;
 use stakeout::config::Config;
@@ -35,6 +37,8 @@ fn main() -> anyhow::Result<()> {
     if let Some(real) = real_cloudtrail() {
         normalize_against_the_floor("real CloudTrail", &real);
     }
+    println!();
+    rules::many_rules(&normalized(&stream))?;
     println!();
     windows::windows(&messages(&stream))?;
     println!();
@@ -69,6 +73,17 @@ fn messages(events: &[Event]) -> Vec<Message> {
         bytes: e.bytes.clone(),
     };
     events.iter().enumerate().map(message).collect()
+}
+
+/// Batches of 8,192 events, by table.
+fn normalized(events: &[Event]) -> Vec<Batch> {
+    let mut normalizer = Normalizer::new(&Schemas::builtin());
+    let mut batches = Vec::new();
+    for chunk in messages(events).chunks(BATCH) {
+        chunk.iter().for_each(|m| normalizer.push(m));
+        batches.extend(normalizer.finish().batches);
+    }
+    batches
 }
 
 /// Best of a few rounds: the least disturbed one.

@@ -15,11 +15,11 @@ use event::{
 use futures::StreamExt;
 use query::{QueryError, batch_table};
 
+use crate::cost::RuleCost;
 use crate::error::DetectError;
 use crate::evidence;
 use crate::history::History;
 use crate::ident;
-use crate::cost::RuleCost;
 use crate::memory::{Memory, Report};
 use crate::rule::{Body, Rule, Windowed};
 use crate::ruleset::RuleSet;

@@ -33,6 +33,7 @@ mod span;
 pub mod testing;
 mod value;
 mod windows;
+pub mod yardstick;
 
 #[cfg(test)]
 mod fixtures;

@@ -250,7 +250,8 @@ impl TableScan {
             // Nothing of the sort is known to happen; if it does, every rule looks for itself.
             Err(error) => {
                 let failed = || Rows::Failed(frame.all_rows(), DataFusionError::Execution(error.to_string()));
-                let answer = |p: &Plan| Answer { key: p.key, rows: failed(), candidates: frame.count() as u64, nanos: 0 };
+                let answer =
+                    |p: &Plan| Answer { key: p.key, rows: failed(), candidates: frame.count() as u64, nanos: 0 };
                 self.rules.iter().map(answer).collect()
             }
         }
@@ -302,7 +303,8 @@ impl TableScan {
 
     /// Computes the columns that rules with rows left need, for those rows.
     fn compute_for(&self, frame: &mut Frame, left: &[(usize, Vec<u32>, bool, u64)]) -> Result<()> {
-        let needy = || left.iter().filter(|(rule, rows, ..)| !rows.is_empty() && !self.rules[*rule].computed.is_empty());
+        let needy =
+            || left.iter().filter(|(rule, rows, ..)| !rows.is_empty() && !self.rules[*rule].computed.is_empty());
         let mut columns: Vec<usize> = needy().flat_map(|(rule, ..)| self.rules[*rule].computed.clone()).collect();
         columns.sort_unstable();
         columns.dedup();

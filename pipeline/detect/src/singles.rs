@@ -100,6 +100,17 @@ impl Singles {
         }
     }
 
+    /// Rows that all rules together return, without what is made of them. `None` if there is a rule that the scan does
+    /// not know, or that fails.
+    pub fn count(&self, table: &str, batch: &RecordBatch) -> Option<usize> {
+        let rows = |answer: &Answer| match &answer.rows {
+            Rows::Passed(rows, _) => Some(rows.len()),
+            Rows::Failed(..) => None,
+        };
+        let known = !self.aside.iter().any(|(_, of)| of == table);
+        known.then(|| self.scan.run(table, batch).iter().map(rows).sum())?
+    }
+
     /// Pairs of rule and table that the scan does not know.
     #[cfg(test)]
     pub fn aside(&self) -> usize {

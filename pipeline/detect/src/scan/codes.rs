@@ -47,11 +47,7 @@ impl Codes {
             }
             DataType::Int64 => {
                 let numbers = column.as_primitive::<Int64Type>().values();
-                intern(
-                    column,
-                    |row| hash_number(numbers[row], state),
-                    |a, b| numbers[a] == numbers[b],
-                )
+                intern(column, |row| hash_number(numbers[row], state), |a, b| numbers[a] == numbers[b])
             }
             DataType::Boolean => {
                 let flags = column.as_boolean();
@@ -288,7 +284,8 @@ mod tests {
         let mut rows: Vec<u32> = (0..codes.len() as u32).flat_map(|c| codes.rows_of(c).to_vec()).collect();
         rows.sort_unstable();
         assert_eq!(rows, (0..column.len() as u32).collect::<Vec<_>>());
-        let texts: Vec<_> = (0..codes.len()).map(|c| arrow::util::display::array_value_to_string(&codes.values, c)).collect();
+        let texts: Vec<_> =
+            (0..codes.len()).map(|c| arrow::util::display::array_value_to_string(&codes.values, c)).collect();
         let distinct: std::collections::HashSet<_> =
             texts.iter().zip(0..).map(|(t, c)| (t.as_ref().expect("shown").clone(), codes.values.is_null(c))).collect();
         assert_eq!(distinct.len(), codes.len());

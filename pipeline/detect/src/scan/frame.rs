@@ -199,12 +199,7 @@ impl<'a> Frame<'a> {
         }
     }
 
-    fn try_finish(
-        &self,
-        plan: &Plan,
-        rows: &[u32],
-        certain: bool,
-    ) -> Result<(Option<Vec<u32>>, Option<RecordBatch>)> {
+    fn try_finish(&self, plan: &Plan, rows: &[u32], certain: bool) -> Result<(Option<Vec<u32>>, Option<RecordBatch>)> {
         let passed = if certain { None } else { Some(self.filter(&plan.keeps, rows)?) };
         let rows = passed.as_deref().unwrap_or(rows);
         let Some((local, schema)) = plan.output.as_ref().filter(|_| !rows.is_empty()) else {

@@ -113,7 +113,8 @@ impl Index {
 
     /// Rules without terms are not among the touched ones: they look at every row anyway.
     pub fn touched(&self, batch: &RecordBatch, codes: &[Option<Codes>], state: &RandomState) -> Result<Vec<Touched>> {
-        let mut found = Found { hits: vec![0; self.rule_of.len()], head: vec![NONE; self.rule_of.len()], pieces: vec![] };
+        let mut found =
+            Found { hits: vec![0; self.rule_of.len()], head: vec![NONE; self.rule_of.len()], pieces: vec![] };
         let mut elements = Vec::new();
         for (place, column) in self.columns.iter().enumerate() {
             elements.push(match column.elements {

@@ -107,16 +107,17 @@ impl Grammar {
             8..10 => self.number_leaf(),
             10 => self.list_leaf(),
             11 => self.pick(&["redacted", "NOT redacted", "redacted IS NULL", "redacted = false"]).to_owned(),
-            12 => self.pick(&[
-                "json_contains(raw, 'a')",
-                "json_get_int(raw, 'n') = 2",
-                "json_length(raw, 'b') > 1",
-                "json_get_bool(raw, 'b', 'e')",
-                "json_get_float(raw, 'n') < 2.5",
-                "raw->'b' IS NULL",
-                "raw LIKE '%get%'",
-            ])
-            .to_owned(),
+            12 => self
+                .pick(&[
+                    "json_contains(raw, 'a')",
+                    "json_get_int(raw, 'n') = 2",
+                    "json_length(raw, 'b') > 1",
+                    "json_get_bool(raw, 'b', 'e')",
+                    "json_get_float(raw, 'n') < 2.5",
+                    "raw->'b' IS NULL",
+                    "raw LIKE '%get%'",
+                ])
+                .to_owned(),
             _ => format!("event_uid = 'u{}'", self.0.random_range(0..30)),
         }
     }
@@ -314,7 +315,8 @@ fn compare(rules: &RuleSet, singles: &mut Singles, batch: &RecordBatch, seen: &m
         let allowed = more.iter().all(|f| fails(rule, batch, f))
             && nulls.is_some_and(|nulls| nulls + more.len() as u64 <= spared);
         if wanted.next().is_some() || !allowed {
-            let uids = |v: &Verdict| v.findings.iter().map(|f| f.evidence.events[0].event_uid.clone()).collect::<Vec<_>>();
+            let uids =
+                |v: &Verdict| v.findings.iter().map(|f| f.evidence.events[0].event_uid.clone()).collect::<Vec<_>>();
             return Err(format!(
                 "{}\nexpected {:?} and {} null, got {:?} and {} null",
                 rule.sql,
@@ -347,7 +349,8 @@ async fn the_scan_gives_what_every_program_gives_by_itself() {
     let mut seen = Seen::default();
     for _ in 0..BATCHES {
         let batch = grammar.batch();
-        compare(&rules, &mut singles, &batch, &mut seen).unwrap_or_else(|difference| panic!("SEED={seed} {difference}"));
+        compare(&rules, &mut singles, &batch, &mut seen)
+            .unwrap_or_else(|difference| panic!("SEED={seed} {difference}"));
     }
     println!("{} cases, {seen:?}", RULES * BATCHES);
     assert!(seen.findings > 1_000 && seen.failed > 0, "the rules do something: {seen:?}");

@@ -98,8 +98,26 @@ fn same(got: &ArrayRef, expected: &ArrayRef, rows: &[u32], texts: &[Option<Strin
 
 fn random_json(random: &mut StdRng, depth: u32, text: &mut String) {
     let scalars = [
-        "1", "-7", "2.50", "1e3", "1e400", "123456789012345678901234567890", "true", "false", "null", "\"x\"", "\"\"",
-        "\"\\u00e9\\n\"", "\"12\"", "\"true\"", "NaN", "01", "-", "\"open", "tru", "\"\\x\"",
+        "1",
+        "-7",
+        "2.50",
+        "1e3",
+        "1e400",
+        "123456789012345678901234567890",
+        "true",
+        "false",
+        "null",
+        "\"x\"",
+        "\"\"",
+        "\"\\u00e9\\n\"",
+        "\"12\"",
+        "\"true\"",
+        "NaN",
+        "01",
+        "-",
+        "\"open",
+        "tru",
+        "\"\\x\"",
     ];
     let space = |random: &mut StdRng, text: &mut String| {
         if random.random_ratio(1, 5) {
