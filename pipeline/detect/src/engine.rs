@@ -26,7 +26,7 @@ use crate::ruleset::RuleSet;
 use crate::runs::Run;
 use crate::singles::Singles;
 use crate::value;
-use crate::windows::{self, Live, Told, Usage};
+use crate::windows::{self, Choices, Live, Together, Told, Usage};
 
 /// Boundaries per rule and call: a rule that has to catch up leaves room for the others and for new rows.
 const BOUNDARIES_PER_CALL: usize = 5_000;
@@ -55,6 +55,8 @@ pub struct Engine {
     frontier: Frontier,
     /// By rule id; windowed rules over live rows. `None` until rows or a store are at hand.
     live: Option<BTreeMap<String, Live>>,
+    /// The sieves of `live`; made when rows come.
+    together: Option<Together>,
     /// Rules whose state has a gap and is rebuilt at the next commit.
     broken: BTreeSet<String>,
     /// Admitted and not known to be committed.
@@ -97,6 +99,7 @@ impl Engine {
             memory,
             singles,
             live: None,
+            together: None,
             broken: BTreeSet::new(),
             recent: Vec::new(),
             provisional: BTreeMap::new(),
@@ -147,6 +150,7 @@ impl Engine {
         let before = std::mem::replace(&mut self.rules, rules);
         let fresh = Engine::new(self.rules.clone(), self.frontier.clone(), &marks);
         (self.frontier, self.memory, self.singles) = (fresh.frontier, fresh.memory, fresh.singles);
+        self.together = None;
         let stored = self.stored(history)?;
         let mut output = Output::default();
         let remembering: Vec<Finding> = provisional.into_iter().filter(|f| self.remembers(&f.rule)).collect();
@@ -213,10 +217,12 @@ impl Engine {
     /// Windowed rules over rows just admitted.
     async fn feed(&mut self, batches: &[Batch], output: &mut Output) {
         let Some(mut live) = self.live.take() else { return };
+        let together = self.together.get_or_insert_with(|| Together::new(&live, &self.rules.schemas));
+        let mut choices: Vec<Choices> = batches.iter().map(|b| together.choose(&b.table, &b.rows)).collect();
         for rule in self.rules.rules.clone() {
             let Some(state) = live.get_mut(&rule.id) else { continue };
             let mut told = Vec::new();
-            if let Err(error) = admit(state, &rule, batches) {
+            if let Err(error) = admit(state, &rule, batches, &mut choices) {
                 self.failed(&rule, &error.to_string());
                 self.broken.insert(rule.id.clone());
             } else if let Err(error) = state.look_ahead(&mut told).await {
@@ -388,7 +394,8 @@ impl Engine {
             let mended = async {
                 state.rebuild(stored, &self.rules.base, start, Some(offsets)).await?;
                 for recent in &self.recent {
-                    admit(&mut state, &rule, &recent.batches)?;
+                    let mut choices: Vec<Choices> = recent.batches.iter().map(|_| Choices::all()).collect();
+                    admit(&mut state, &rule, &recent.batches, &mut choices)?;
                 }
                 Ok::<_, QueryError>(())
             };
@@ -707,9 +714,10 @@ fn windowed(rule: &Rule) -> &Windowed {
 }
 
 /// Feeds one rule's state.
-fn admit(state: &mut Live, rule: &Rule, batches: &[Batch]) -> Result<(), QueryError> {
-    let mine = |b: &&Batch| rule.tables.iter().any(|t| **t == *b.table);
-    batches.iter().filter(mine).try_for_each(|batch| state.admit(&batch.table, &batch.rows))
+fn admit(state: &mut Live, rule: &Rule, batches: &[Batch], choices: &mut [Choices]) -> Result<(), QueryError> {
+    let mine = |(b, _): &(&Batch, &mut Choices)| rule.tables.iter().any(|t| **t == *b.table);
+    let mut batches = batches.iter().zip(choices).filter(mine);
+    batches.try_for_each(|(batch, choices)| state.admit(&batch.table, &batch.rows, choices))
 }
 
 /// An early look at a state that was just rebuilt: a new rule may hold at once.

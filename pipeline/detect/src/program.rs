@@ -136,7 +136,7 @@ pub(crate) fn push_steps(state: &SessionState, plan: &LogicalPlan, steps: &mut V
 
 /// The steps in terms of the table's own columns: a computed column that a later step reads is put in its place. The
 /// optimizer computes what a filter needs below the filter, for every row; this takes it back.
-fn direct(steps: &[Step], schema: &SchemaRef) -> Result<Option<Direct>> {
+pub(crate) fn direct(steps: &[Step], schema: &SchemaRef) -> Result<Option<Direct>> {
     let own = |(n, f): (usize, &Arc<Field>)| Arc::new(Column::new(f.name(), n)) as Expr;
     let mut columns: Vec<Expr> = schema.fields().iter().enumerate().map(own).collect();
     let mut direct = Direct { keeps: Vec::new(), output: Projection { exprs: Vec::new(), schema: schema.clone() } };

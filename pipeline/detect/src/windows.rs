@@ -19,6 +19,7 @@ mod restore;
 mod shape;
 mod sifted;
 mod slots;
+mod together;
 
 use std::collections::BTreeSet;
 
@@ -28,6 +29,7 @@ pub(crate) use restore::restore;
 pub(crate) use shape::{NoShape, Shape, shape};
 pub(crate) use sifted::Sieves;
 pub(crate) use slots::Slots;
+pub(crate) use together::{Choices, Together};
 
 use crate::oracle::{Entity, Held};
 

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{AsArray, BooleanArray};
-use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::array::{AsArray, BooleanArray, UInt32Array};
+use arrow::compute::{concat_batches, filter_record_batch, take_record_batch};
 use arrow::datatypes::{DataType, Int64Type, TimestampMicrosecondType};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
@@ -13,14 +13,16 @@ use datafusion::execution::SessionState;
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::expr_rewriter::unnormalize_col;
 use datafusion::logical_expr::{Expr, LogicalPlan, col, lit};
+use datafusion::physical_expr::PhysicalExpr;
 use datafusion::scalar::ScalarValue;
 use event::{Micros, Origin, TableSchema, column};
 use futures::StreamExt;
 
 use super::slots::{Slots, Span};
+use super::together::Chosen;
 use crate::evidence::find;
 use crate::oracle::instant;
-use crate::program::{Selected, Step, push_steps, run_steps};
+use crate::program::{Selected, Step, direct, push_steps, run_steps};
 
 /// One stored table's share of a rule's rows.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub struct Part {
     pub sieve: Option<Expr>,
     /// After the scan.
     steps: Vec<Step>,
+    /// What its rows pass, over the table's full schema; `None` where that cannot be said apart from the steps.
+    pub keeps: Option<Vec<Arc<dyn PhysicalExpr>>>,
 }
 
 /// Rows that passed, with what the rule computes from them and the boundaries that see them.
@@ -69,6 +73,7 @@ impl Part {
         if !push_steps(state, plan, &mut steps)? {
             return Ok(None);
         }
+        let keeps = direct(&steps, &schema.arrow())?.map(|direct| direct.keeps);
         let columns = match steps.first() {
             Some(Step::Take(places)) => {
                 let columns = places.iter().map(|at| schema.columns[*at].name.clone()).collect();
@@ -77,11 +82,16 @@ impl Part {
             }
             _ => schema.columns.iter().map(|c| c.name.clone()).collect(),
         };
-        Ok(Some(Part { table: schema.name.clone(), columns, sieve: scan_filter(plan)?, steps }))
+        Ok(Some(Part { table: schema.name.clone(), columns, sieve: scan_filter(plan)?, steps, keeps }))
     }
 
-    /// Rows of an admitted batch, those of one origin.
-    pub fn sift(&self, batch: &RecordBatch, origin: Origin, slots: Slots) -> Result<Sifted> {
+    /// Rows of an admitted batch, those of one origin. Of `chosen` rows it is known that no others pass.
+    pub fn sift(&self, batch: &RecordBatch, chosen: Chosen, origin: Origin, slots: Slots) -> Result<Sifted> {
+        let chosen = match chosen {
+            Chosen::All => None,
+            Chosen::Rows(rows) => Some(self.taken(batch, rows)?),
+        };
+        let batch = chosen.as_ref().unwrap_or(batch);
         let origins = find(batch, column::ORIGIN)?.as_string_view();
         let mine = |row: usize| origins.value(row) == origin.name();
         let rows = match (0..batch.num_rows()).all(mine) {
@@ -95,6 +105,22 @@ impl Part {
         let stamps = micros(&rows, column::SOURCE_WATERMARK)?;
         let places = self.columns.iter().map(|name| Ok(rows.schema().index_of(name)?)).collect::<Result<Vec<_>>>()?;
         self.run(&rows.project(&places)?, &times, &stamps, slots)
+    }
+
+    /// Some rows of a batch, with the columns that are needed here.
+    fn taken(&self, batch: &RecordBatch, rows: Vec<u32>) -> Result<RecordBatch> {
+        let schema = batch.schema();
+        let own = [column::TIME, column::SOURCE_WATERMARK, column::ORIGIN];
+        let mut places = self
+            .columns
+            .iter()
+            .map(String::as_str)
+            .chain(own)
+            .map(|name| schema.index_of(name))
+            .collect::<std::result::Result<Vec<_>, _>>()?;
+        places.sort_unstable();
+        places.dedup();
+        Ok(take_record_batch(&batch.project(&places)?, &UInt32Array::from(rows))?)
     }
 
     pub fn columns(&self) -> &[String] {

@@ -17,6 +17,7 @@ use query::QueryError;
 use super::input::{Part, Sifted as Rows};
 use super::paned::Paned;
 use super::sifted::Sifted;
+use super::together::{Choices, Chosen};
 use super::{Ahead, Changes, Fed, Slots};
 use crate::fault::{self, Fault};
 use crate::oracle::{Entity, Held, instant};
@@ -142,19 +143,34 @@ impl Live {
         self.last.map_or(Micros::MIN, |slot| self.slots.boundary(slot))
     }
 
-    /// Rows of an admitted batch.
-    pub fn admit(&mut self, table: &str, rows: &RecordBatch) -> Result<(), QueryError> {
+    /// Rows of an admitted batch, as far as they were chosen for this rule.
+    pub fn admit(&mut self, table: &str, rows: &RecordBatch, choices: &mut Choices) -> Result<(), QueryError> {
         let started = Instant::now();
         let rule = self.rule.clone();
         let watch = windowed(&rule).early.is_ok();
         for (relation, part) in self.parts(table) {
+            let chosen = choices.of(&rule.id, relation, part);
+            if matches!(&chosen, Chosen::Rows(rows) if rows.is_empty()) {
+                continue;
+            }
             let part = part_of(&rule, relation, part);
-            let sifted = part.sift(rows, self.origin, self.slots).map_err(QueryError::run)?;
+            let sifted = part.sift(rows, chosen, self.origin, self.slots).map_err(QueryError::run)?;
             self.take(table, relation, sifted, watch)?;
         }
         self.usage.rows += rows.num_rows() as u64;
         self.usage.busy += started.elapsed();
         Ok(())
+    }
+
+    /// (leg, part number, part) of the way that the rule goes.
+    pub(super) fn all_parts(&self) -> Vec<(usize, usize, &Part)> {
+        match &windowed(&self.rule).shape {
+            Ok(shape) => shape.parts.iter().enumerate().map(|(n, part)| (0, n, &part.input)).collect(),
+            Err(_) => {
+                let legs = windowed(&self.rule).sieves.sieves.iter().enumerate();
+                legs.flat_map(|(leg, s)| s.parts.iter().enumerate().map(move |(n, part)| (leg, n, part))).collect()
+            }
+        }
     }
 
     /// The parts of the rule that read a stored table: (relation, part).
