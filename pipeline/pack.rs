@@ -39,6 +39,13 @@ pub fn states() -> Vec<(PathBuf, String)> {
     states
 }
 
+/// The lookups that rules may ask.
+pub fn lookups() -> Vec<(PathBuf, String)> {
+    let mut lookups = [files(".csv"), files(".json")].concat();
+    lookups.retain(|(path, _)| path.starts_with("detections/lookups"));
+    lookups
+}
+
 pub fn tests() -> Vec<(PathBuf, String)> {
     files(".test.yaml")
 }

@@ -74,7 +74,9 @@ impl RuleSource {
         Ok(runtime()?.block_on(async {
             match &self.dir {
                 Some(dir) => RuleSet::load(dir, tables, hash).await,
-                None => RuleSet::parse_with_states(&pack::states(), &pack::rules(), tables, hash).await,
+                None => {
+                    RuleSet::parse_with_states(&pack::lookups(), &pack::states(), &pack::rules(), tables, hash).await
+                }
             }
         })?)
     }

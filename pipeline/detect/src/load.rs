@@ -8,7 +8,7 @@ use arrow::datatypes::DataType;
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::LogicalPlan;
 use event::{Origin, TableSchema};
-use query::{Problem, QueryError, batch_table, nearest};
+use query::{Lookups, Problem, QueryError, batch_table, nearest};
 
 use crate::derive::{EVIDENCE_COLUMN, EvidenceSource, derive};
 use crate::error::RuleProblem;
@@ -32,8 +32,8 @@ pub struct Bench {
 }
 
 impl Bench {
-    pub fn new(schemas: &[Arc<TableSchema>]) -> Result<Bench, QueryError> {
-        let base = query::session(&query::Limits::RULE);
+    pub fn new(schemas: &[Arc<TableSchema>], lookups: Arc<Lookups>) -> Result<Bench, QueryError> {
+        let base = query::session_with(&query::Limits::RULE, lookups);
         base.register_udf(memory::first_seen_function());
         let tables = empty_tables(&base, schemas)?;
         Ok(Bench { base, schemas: schemas.to_vec(), states: Vec::new(), tables })
@@ -185,6 +185,9 @@ impl Bench {
     fn tables_of(&self, plan: &LogicalPlan) -> Result<(Vec<String>, Vec<String>), QueryError> {
         let (mut tables, mut states) = (BTreeSet::new(), Vec::new());
         for name in scanned_tables(plan).map_err(QueryError::run)? {
+            if query::lookups(&self.base).contains(&name) {
+                continue;
+            }
             match self.states.iter().find(|s| s.name == name) {
                 Some(state) => {
                     tables.insert(state.table.clone());

@@ -40,11 +40,13 @@ pub fn empty_tables(base: &SessionContext, schemas: &[Arc<TableSchema>]) -> Resu
     Ok(ctx)
 }
 
-/// The tables and views a statement names, without those of its own WITH.
+/// The tables and views of events a statement names, without those of its own WITH and without lookups.
 pub fn named_relations(ctx: &SessionContext, sql: &str) -> Result<BTreeSet<String>> {
     let state = ctx.state();
     let statement = state.sql_to_statement(sql, &state.config().options().sql_parser.dialect)?;
-    Ok(state.resolve_table_references(&statement)?.iter().map(|t| t.table().to_owned()).collect())
+    let lookups = query::lookups(ctx);
+    let names = state.resolve_table_references(&statement)?;
+    Ok(names.iter().map(|t| t.table().to_owned()).filter(|name| !lookups.contains(name)).collect())
 }
 
 /// The stored tables that a plan reads, subqueries and views included.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use datafusion::execution::context::SessionContext;
 use event::TableSchema;
+use query::{LookupProblem, Lookups};
 
 use crate::error::{RuleErrors, RuleProblem};
 use crate::ident::Identity;
@@ -51,7 +52,14 @@ impl RuleSet {
         let states = read_all(paths, &mut problems);
         let paths = rule_files(dir, &mut problems);
         let files = read_all(paths, &mut problems);
-        Self::parse_after(problems, &states, &files, schemas, schemas_hash).await
+        let lookups = match Lookups::load(&dir.join("lookups")) {
+            Ok(lookups) => lookups,
+            Err(found) => {
+                problems.extend(found.into_iter().map(of_lookup));
+                Lookups::default()
+            }
+        };
+        Self::parse_after(problems, lookups, &states, &files, schemas, schemas_hash).await
     }
 
     /// Rules given as (path, text), without state tables.
@@ -60,28 +68,41 @@ impl RuleSet {
         schemas: &[Arc<TableSchema>],
         schemas_hash: &str,
     ) -> Result<RuleSet, RuleErrors> {
-        Self::parse_after(Vec::new(), &[], files, schemas, schemas_hash).await
+        Self::parse_after(Vec::new(), Lookups::default(), &[], files, schemas, schemas_hash).await
     }
 
-    /// State tables and rules given as (path, text).
+    /// Lookups, state tables and rules given as (path, text).
     pub async fn parse_with_states(
+        lookups: &[(PathBuf, String)],
         states: &[(PathBuf, String)],
         files: &[(PathBuf, String)],
         schemas: &[Arc<TableSchema>],
         schemas_hash: &str,
     ) -> Result<RuleSet, RuleErrors> {
-        Self::parse_after(Vec::new(), states, files, schemas, schemas_hash).await
+        let (lookups, problems) = match Lookups::parse(lookups) {
+            Ok(lookups) => (lookups, Vec::new()),
+            Err(found) => (Lookups::default(), found.into_iter().map(of_lookup).collect()),
+        };
+        Self::parse_after(problems, lookups, states, files, schemas, schemas_hash).await
     }
 
     async fn parse_after(
         mut problems: Vec<RuleProblem>,
+        lookups: Lookups,
         states: &[(PathBuf, String)],
         files: &[(PathBuf, String)],
         schemas: &[Arc<TableSchema>],
         schemas_hash: &str,
     ) -> Result<RuleSet, RuleErrors> {
         let whole = |message: String| RuleProblem { path: PathBuf::new(), line: 0, message, hint: None };
-        let mut bench = Bench::new(schemas).map_err(|e| RuleErrors(vec![whole(e.to_string())]))?;
+        for name in lookups.names().filter(|name| schemas.iter().any(|s| s.name == **name)) {
+            problems.push(whole(format!("lookup `{name}` has the name of a table")));
+        }
+        let texts = lookups.texts().map(|(name, text)| format!("{name}\n{text}")).collect::<Vec<_>>();
+        let context =
+            texts.iter().fold(Identity::new().part(schemas_hash.as_bytes()), |id, t| id.part(t.as_bytes())).version();
+        let warnings = expired(&lookups);
+        let mut bench = Bench::new(schemas, Arc::new(lookups)).map_err(|e| RuleErrors(vec![whole(e.to_string())]))?;
         bench.load_states(states, &mut problems).await;
         let mut rules: BTreeMap<String, Arc<Rule>> = BTreeMap::new();
         let mut paths: BTreeMap<String, PathBuf> = BTreeMap::new();
@@ -99,11 +120,10 @@ impl RuleSet {
         if !problems.is_empty() {
             return Err(RuleErrors(problems));
         }
-        let bundle = bundle(&rules, &bench.states, schemas_hash);
-        let context = schemas_hash.to_owned();
+        let bundle = bundle(&rules, &bench.states, &context);
         let Bench { base, schemas, states, .. } = bench;
         let rules = rules.into_values().collect();
-        Ok(RuleSet { rules, bundle, context, schemas, states, warnings: Vec::new(), base })
+        Ok(RuleSet { rules, bundle, context, schemas, states, warnings, base })
     }
 
     pub fn get(&self, id: &str) -> Option<&Arc<Rule>> {
@@ -115,6 +135,23 @@ impl RuleSet {
         self.rules.retain(|r| ids.contains(&r.id.as_str()));
         self
     }
+}
+
+fn of_lookup(problem: LookupProblem) -> RuleProblem {
+    let LookupProblem { path, line, message, hint } = problem;
+    RuleProblem { path, line, message, hint }
+}
+
+/// Rows whose date has passed still match, so that a bundle has one meaning: someone has to take them out.
+fn expired(lookups: &Lookups) -> Vec<RuleProblem> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64);
+    let warning = |row: query::Expired| RuleProblem {
+        path: row.path,
+        line: row.line,
+        message: format!("the row has expired ({}) and still matches", row.date),
+        hint: Some("take it out, or give it a new date".to_owned()),
+    };
+    lookups.expired(now).into_iter().map(warning).collect()
 }
 
 fn bundle(rules: &BTreeMap<String, Arc<Rule>>, states: &[Arc<StateTable>], schemas_hash: &str) -> String {

@@ -1,6 +1,7 @@
 //! Tests through the door of this crate.
 
 mod equivalence;
+mod lookups;
 mod memory;
 mod naive;
 mod refusals;

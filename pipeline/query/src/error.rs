@@ -32,6 +32,14 @@ impl Problem {
         }
         self
     }
+
+    /// Points at the first name that the message quotes.
+    pub(crate) fn at_quoted(self, sql: &str) -> Self {
+        match self.message.split('`').nth(1).map(str::to_owned) {
+            Some(name) => self.at(sql, &name),
+            None => self,
+        }
+    }
 }
 
 impl fmt::Display for Problem {
@@ -100,10 +108,8 @@ pub(crate) fn from_planning(error: DataFusionError, sql: &str) -> QueryError {
         problem.line = Some(span.start.line);
         problem.column = Some(span.start.column);
     }
-    if problem.line.is_none()
-        && let Some(name) = problem.message.split('`').nth(1).map(str::to_owned)
-    {
-        problem = problem.at(sql, &name);
+    if problem.line.is_none() {
+        problem = problem.at_quoted(sql);
     }
     problem.into()
 }
@@ -144,7 +150,12 @@ fn from_text(text: &str) -> Problem {
             None => problem,
         };
     }
-    Problem::new(lower_first(text))
+    // Ours say more than DataFusion says about them.
+    let text = text.split_once("coercion failed with: ").map_or(text, |(_, ours)| bare(ours));
+    match text.split_once("\nhint: ") {
+        Some((message, hint)) => Problem::new(lower_first(message)).hint(hint),
+        None => Problem::new(lower_first(text)),
+    }
 }
 
 /// Without the names of DataFusion's error kinds.

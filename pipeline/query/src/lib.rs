@@ -9,7 +9,9 @@ mod batches;
 mod catalog;
 mod error;
 mod functions;
+mod glob;
 mod hunt;
+mod lookups;
 mod prepared;
 mod sandbox;
 mod session;
@@ -20,9 +22,10 @@ pub use datafusion::catalog::TableProvider;
 pub use datafusion::execution::context::SessionContext;
 pub use error::{Problem, QueryError, nearest};
 pub use hunt::{HuntLimits, collect, plan_hunt, run_hunt};
+pub use lookups::{BOOKKEEPING, Expired, LookupProblem, Lookups, date_end};
 pub use prepared::{Prepared, SwapTable, prepare};
 pub use sandbox::plan_rule;
-pub use session::{Limits, Purpose, fork, session};
+pub use session::{Limits, Purpose, fork, lookups, session, session_with};
 
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,7 @@ use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 
 use crate::error::{from_planning, nearest};
 use crate::session::table_names;
-use crate::{Problem, Purpose, QueryError};
+use crate::{Problem, Purpose, QueryError, functions};
 
 /// Nesting of expressions and queries that the parser follows; deeper text is refused before it costs stack.
 const NESTING_MAX: usize = 64;
@@ -47,7 +47,10 @@ pub(crate) async fn plan(ctx: &SessionContext, sql: &str, purpose: Purpose) -> R
     }
     let plan = state.statement_to_plan(statement).await.map_err(|e| from_planning(e, sql))?;
     read_only().verify_plan(&plan).map_err(|e| from_planning(e, sql))?;
-    Ok(plan)
+    match functions::check_constants(&plan).map_err(|e| from_planning(e, sql))? {
+        Some(problem) => Err(problem.at_quoted(sql).into()),
+        None => Ok(plan),
+    }
 }
 
 fn read_only() -> SQLOptions {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use datafusion::catalog::CatalogProviderList;
 use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider};
+use datafusion::catalog::{CatalogProviderList, SchemaProvider};
 use datafusion::config::Dialect;
 use datafusion::execution::SessionState;
 use datafusion::execution::SessionStateDefaults;
@@ -13,7 +13,7 @@ use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::SessionStateBuilder;
 
-use crate::functions;
+use crate::{Lookups, functions};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
@@ -47,6 +47,11 @@ const SCHEMA: &str = "public";
 
 /// A session without tables. See [`crate::register_tables`].
 pub fn session(limits: &Limits) -> SessionContext {
+    session_with(limits, Arc::default())
+}
+
+/// A session with the lookups as its only tables, and the functions that ask them.
+pub fn session_with(limits: &Limits, lookups: Arc<Lookups>) -> SessionContext {
     let disk = match limits.purpose {
         Purpose::Rule => DiskManagerMode::Disabled,
         Purpose::Hunt => DiskManagerMode::OsTmpDirectory,
@@ -59,11 +64,11 @@ pub fn session(limits: &Limits) -> SessionContext {
     let scalars = SessionStateDefaults::default_scalar_functions()
         .into_iter()
         .filter(|f| !DENIED.contains(&f.name()))
-        .chain(functions::all())
+        .chain(functions::all(&lookups))
         .collect();
     // No table factories and no file formats: there is nothing that could open a file by name.
     let mut state = SessionStateBuilder::new()
-        .with_config(config(limits))
+        .with_config(config(limits).with_extension(lookups))
         .with_runtime_env(runtime)
         .with_scalar_functions(scalars)
         .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
@@ -76,9 +81,19 @@ pub fn session(limits: &Limits) -> SessionContext {
     SessionContext::new_with_state(with_empty_catalog(state))
 }
 
-/// The same functions, limits and memory pool with no tables: for a plan over other tables under the same names.
+/// The same functions, limits, lookups and memory pool with no other tables: for a plan over other rows under the
+/// same names.
 pub fn fork(ctx: &SessionContext) -> SessionContext {
     SessionContext::new_with_state(with_empty_catalog(ctx.state()))
+}
+
+/// The lookups of a session. They are tables too, but none of events: time does not cut them.
+pub fn lookups(ctx: &SessionContext) -> Arc<Lookups> {
+    lookups_of(&ctx.state())
+}
+
+fn lookups_of(state: &SessionState) -> Arc<Lookups> {
+    state.config().get_extension::<Lookups>().unwrap_or_default()
 }
 
 fn config(limits: &Limits) -> SessionConfig {
@@ -100,8 +115,11 @@ fn config(limits: &Limits) -> SessionConfig {
 }
 
 fn with_empty_catalog(mut state: SessionState) -> SessionState {
-    let catalog = MemoryCatalogProvider::new();
-    catalog.register_schema(SCHEMA, Arc::new(MemorySchemaProvider::new())).expect("a catalog in memory takes a schema");
+    let (catalog, schema) = (MemoryCatalogProvider::new(), MemorySchemaProvider::new());
+    for (name, table) in lookups_of(&state).tables() {
+        schema.register_table(name.to_owned(), table).expect("a schema in memory takes tables");
+    }
+    catalog.register_schema(SCHEMA, Arc::new(schema)).expect("a catalog in memory takes a schema");
     let list = MemoryCatalogProviderList::new();
     list.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
     state.register_catalog_list(Arc::new(list));

@@ -10,6 +10,8 @@ use datafusion::datasource::provider_as_source;
 use datafusion::error::Result;
 use datafusion::logical_expr::{Expr, Filter, JoinType, LogicalPlan, LogicalPlanBuilder, TableScan, TableSource};
 
+use query::Lookups;
+
 use crate::plan::row_condition;
 
 /// One place at which a plan reads.
@@ -52,7 +54,12 @@ pub struct Split {
 }
 
 /// Gives each leg of an optimized plan the table that `table` makes for it. The order of legs is the plan's.
-pub fn split(plan: &LogicalPlan, table: &mut dyn FnMut(usize, &Leg) -> Arc<dyn TableProvider>) -> Result<Split> {
+/// Lookups are no legs: time does not cut them.
+pub fn split(
+    plan: &LogicalPlan,
+    lookups: &Lookups,
+    table: &mut dyn FnMut(usize, &Leg) -> Arc<dyn TableProvider>,
+) -> Result<Split> {
     let mut legs: Vec<Leg> = Vec::new();
     let mut sources: Vec<Arc<dyn TableSource>> = Vec::new();
     let mut replace = |scan: &TableScan, condition: Option<Expr>| -> Result<LogicalPlan> {
@@ -71,8 +78,14 @@ pub fn split(plan: &LogicalPlan, table: &mut dyn FnMut(usize, &Leg) -> Arc<dyn T
     let mut done: Vec<Arc<dyn TableSource>> = Vec::new();
     let plan = plan.clone().transform_down_with_subqueries(|node| {
         let replaced = match &node {
+            LogicalPlan::TableScan(scan) if lookups.contains(scan.table_name.table()) => {
+                return Ok(Transformed::no(node));
+            }
             LogicalPlan::TableScan(scan) if !done.iter().any(|s| Arc::ptr_eq(s, &scan.source)) => replace(scan, None)?,
             LogicalPlan::Filter(filter) => match filter.input.as_ref() {
+                LogicalPlan::TableScan(scan) if lookups.contains(scan.table_name.table()) => {
+                    return Ok(Transformed::no(node));
+                }
                 LogicalPlan::TableScan(scan) if !done.iter().any(|s| Arc::ptr_eq(s, &scan.source)) => {
                     let input = replace(scan, row_condition(&filter.predicate))?;
                     LogicalPlan::Filter(Filter::try_new(filter.predicate.clone(), Arc::new(input))?)

@@ -55,7 +55,8 @@ impl Sieves {
         tables: &[String],
     ) -> Result<Sieves, QueryError> {
         let Split { legs, empty, distributes, .. } =
-            split(&plan, &mut |_, leg| SwapTable::new(leg.schema.clone()).provider()).map_err(QueryError::run)?;
+            split(&plan, &query::lookups(base), &mut |_, leg| SwapTable::new(leg.schema.clone()).provider())
+                .map_err(QueryError::run)?;
         let mut sieves = Vec::with_capacity(legs.len());
         for leg in legs {
             let mut sieve = Sieve {
@@ -130,7 +131,7 @@ impl Sifted {
         bytes_max: usize,
     ) -> Result<Sifted, QueryError> {
         let mut tables = Vec::new();
-        let split = split(&sieves.plan, &mut |_, leg| {
+        let split = split(&sieves.plan, &query::lookups(base), &mut |_, leg| {
             let table = SwapTable::new(leg.schema.clone());
             tables.push(table.clone());
             table.provider()

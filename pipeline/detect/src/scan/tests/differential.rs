@@ -248,7 +248,7 @@ impl Grammar {
 
 async fn random_rules(grammar: &mut Grammar) -> RuleSet {
     let schemas = fixtures::schemas();
-    let bench = Bench::new(&schemas).expect("the fixtures are tables");
+    let bench = Bench::new(&schemas, std::sync::Arc::default()).expect("the fixtures are tables");
     let mut rules: Vec<Arc<Rule>> = Vec::new();
     let mut refused = 0;
     while rules.len() < RULES {
