@@ -16,19 +16,7 @@ references:
 -- the new text is lost; so is a statement that denies when there are fewer of them.
 SELECT e.cloud_account_uid, s.kind, s.owner, s.document, e.event_name, e.src_endpoint_ip,
        e.principal AS actor,
-       concat_ws(', ',
-           CASE WHEN s.prev_text LIKE '%aws:MultiFactorAuth%' AND s.text NOT LIKE '%aws:MultiFactorAuth%' THEN 'the second factor' END,
-           CASE WHEN s.prev_text ~ 'aws:(Vpc)?SourceIp' AND s.text !~ 'aws:(Vpc)?SourceIp' THEN 'the addresses' END,
-           CASE WHEN s.prev_text ~ 'aws:SourceVpce?' AND s.text !~ 'aws:SourceVpce?' THEN 'the network' END,
-           CASE WHEN s.prev_text LIKE '%aws:PrincipalOrg%' AND s.text NOT LIKE '%aws:PrincipalOrg%' THEN 'the organization' END,
-           CASE WHEN s.prev_text ~ 'aws:(Resource|Request|Principal)Tag/' AND s.text !~ 'aws:(Resource|Request|Principal)Tag/' THEN 'the tags' END,
-           CASE WHEN s.prev_text LIKE '%s3:x-amz-server-side-encryption%' AND s.text NOT LIKE '%s3:x-amz-server-side-encryption%' THEN 'the encryption' END,
-           CASE WHEN s.prev_text LIKE '%aws:SecureTransport%' AND s.text NOT LIKE '%aws:SecureTransport%' THEN 'TLS' END,
-           CASE WHEN s.prev_text LIKE '%sts:ExternalId%' AND s.text NOT LIKE '%sts:ExternalId%' THEN 'the external id' END,
-           CASE WHEN s.prev_text LIKE '%:sub"%' AND s.text NOT LIKE '%:sub"%' THEN 'the subject' END,
-           CASE WHEN s.prev_text LIKE '%:aud"%' AND s.text NOT LIKE '%:aud"%' THEN 'the audience' END,
-           CASE WHEN length(regexp_replace(s.prev_text, '"Effect"\s*:\s*"Deny"', '', 'g')) - length(s.prev_text)
-                     < length(regexp_replace(s.text, '"Effect"\s*:\s*"Deny"', '', 'g')) - length(s.text) THEN 'a denial' END) AS lost
+       array_to_string(iam_policy_losses(s.prev_text, s.text), ', ') AS lost
 FROM   cloudtrail e
 JOIN   iam_documents s
   ON   s.account = e.recipient_account_id
@@ -55,15 +43,4 @@ WHERE  e.status = 'Success'
                               'CreatePolicyVersion'))
      OR (e.event_source = 's3.amazonaws.com' AND e.event_name = 'PutBucketPolicy')
      OR (e.event_source = 'kms.amazonaws.com' AND e.event_name = 'PutKeyPolicy'))
-  AND  ((s.prev_text LIKE '%aws:MultiFactorAuth%' AND s.text NOT LIKE '%aws:MultiFactorAuth%')
-     OR (s.prev_text ~ 'aws:(Vpc)?SourceIp' AND s.text !~ 'aws:(Vpc)?SourceIp')
-     OR (s.prev_text ~ 'aws:SourceVpce?' AND s.text !~ 'aws:SourceVpce?')
-     OR (s.prev_text LIKE '%aws:PrincipalOrg%' AND s.text NOT LIKE '%aws:PrincipalOrg%')
-     OR (s.prev_text ~ 'aws:(Resource|Request|Principal)Tag/' AND s.text !~ 'aws:(Resource|Request|Principal)Tag/')
-     OR (s.prev_text LIKE '%s3:x-amz-server-side-encryption%' AND s.text NOT LIKE '%s3:x-amz-server-side-encryption%')
-     OR (s.prev_text LIKE '%aws:SecureTransport%' AND s.text NOT LIKE '%aws:SecureTransport%')
-     OR (s.prev_text LIKE '%sts:ExternalId%' AND s.text NOT LIKE '%sts:ExternalId%')
-     OR (s.prev_text LIKE '%:sub"%' AND s.text NOT LIKE '%:sub"%')
-     OR (s.prev_text LIKE '%:aud"%' AND s.text NOT LIKE '%:aud"%')
-     OR length(regexp_replace(s.prev_text, '"Effect"\s*:\s*"Deny"', '', 'g')) - length(s.prev_text)
-        < length(regexp_replace(s.text, '"Effect"\s*:\s*"Deny"', '', 'g')) - length(s.text))
+  AND  array_length(iam_policy_losses(s.prev_text, s.text)) > 0

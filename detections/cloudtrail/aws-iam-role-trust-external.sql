@@ -14,33 +14,20 @@ references:
   - https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_principal.html
   - https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_providers_create_oidc.html
 */
--- One statement of the document a line, without blanks; `@` marks those that allow. The account's own number is
--- blanked, so that what is left of numbers is others'. A service or the company's own organization is no outsider.
-SELECT cloud_account_uid, role, actor, event_name, src_endpoint_ip, allowing AS statements,
-       CASE WHEN anybody THEN 'anybody' WHEN unnamed_subject THEN 'any subject of a web identity provider'
+SELECT cloud_account_uid, role, actor, event_name, src_endpoint_ip, found AS statements,
+       CASE WHEN found ~ '(^| )public( |$)' THEN 'anybody'
+            WHEN found ~ '(missing|wildcard)-(sub|aud)' THEN 'any subject of a web identity provider'
             ELSE 'an account or user outside' END AS trusted
-FROM  (SELECT *,
-              allowing ~ '(?m)^@.*"Principal":("\*"|\{[^}]*"AWS":(\[[^\]]*)?"\*")' AS anybody,
-              allowing ~ '(?m)^@.*"Principal":\{[^}]*(arn:aws[^:"]*:(iam|sts)::[0-9]{12}:(root|user|role|assumed-role|federated-user)|"[0-9]{12}"|"CanonicalUser")'
-                  AS outside,
-              allowing ~ '(?m)^@.*sts:AssumeRoleWithWebIdentity' AND
-              (regexp_replace(allowing, '(?m)^@(.*:sub".*|.*cognito-identity\.amazonaws\.com:aud".*)$', '\1', 'g')
-                   ~ '(?m)^@.*sts:AssumeRoleWithWebIdentity'
-               OR allowing ~ '(?m)^@.*:sub":(\[[^\]]*)?"(\*|[a-z_]+:[^:"/]*\*|system:serviceaccount:[^:"]*\*)')
-                  AS unnamed_subject
-       FROM  (SELECT *,
-                     regexp_replace(regexp_replace(replace(
-                         array_to_string(coalesce(json_get_array(document, 'Statement'),
-                                                  make_array(json_get_json(document, 'Statement'))), chr(10)),
-                         coalesce(recipient_account_id, cloud_account_uid), 'own'),
-                         '(?m)^(.*"Effect":"Allow".*)$', '@\1', 'g'),
-                         '(?m)^@(.*"aws:PrincipalOrg(ID|Paths)".*)$', '\1', 'g') AS allowing
-              FROM  (SELECT *, coalesce(raw->'requestParameters'->>'roleName', '(unknown)') AS role,
-                            coalesce(user_identity_arn, principal, '(unknown)') AS actor,
-                            regexp_replace(coalesce(raw->'requestParameters'->>'policyDocument',
-                                                    raw->'requestParameters'->>'assumeRolePolicyDocument'),
-                                           '\s+', '', 'g') AS document
-                     FROM   cloudtrail
-                     WHERE  event_source = 'iam.amazonaws.com' AND status = 'Success'
-                       AND  event_name IN ('UpdateAssumeRolePolicy', 'CreateRole'))))
-WHERE  anybody OR outside OR unnamed_subject
+FROM  (SELECT *, coalesce(raw->'requestParameters'->>'roleName', '(unknown)') AS role,
+              coalesce(user_identity_arn, principal, '(unknown)') AS actor,
+              array_to_string(iam_policy_findings(
+                  coalesce(raw->'requestParameters'->>'policyDocument',
+                           raw->'requestParameters'->>'assumeRolePolicyDocument'),
+                  make_array(coalesce(recipient_account_id, cloud_account_uid)), lookup_list('own_accounts')), ' ') AS found
+       FROM   cloudtrail
+       WHERE  event_source = 'iam.amazonaws.com' AND status = 'Success'
+         AND  event_name IN ('UpdateAssumeRolePolicy', 'CreateRole'))
+WHERE  found ~ '(^| )(public|canonical-user|missing-sub|missing-aud|wildcard-sub)( |$)'
+   OR (found ~ '(^| )external:'
+       AND NOT (in_lookup('vendor_accounts', regexp_match(found, 'external:([0-9]{12})')[1])
+                AND found !~ 'no-external-id:'))
