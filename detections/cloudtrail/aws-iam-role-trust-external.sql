@@ -14,6 +14,8 @@ references:
   - https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_principal.html
   - https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_providers_create_oidc.html
 */
+-- A vendor of `vendor_accounts` is fine with an
+-- external id.
 SELECT cloud_account_uid, role, actor, event_name, src_endpoint_ip, found AS statements,
        CASE WHEN found ~ '(^| )public( |$)' THEN 'anybody'
             WHEN found ~ '(missing|wildcard)-(sub|aud)' THEN 'any subject of a web identity provider'

@@ -149,7 +149,7 @@ fn string(tag: u8, bytes: &[u8]) -> Option<String> {
         // BMPString.
         0x1e => {
             let units: Vec<u16> = bytes.chunks_exact(2).map(|two| u16::from_be_bytes([two[0], two[1]])).collect();
-            String::from_utf16(&units).ok().filter(|_| bytes.len() % 2 == 0)
+            String::from_utf16(&units).ok().filter(|_| bytes.len().is_multiple_of(2))
         }
         _ => None,
     }
