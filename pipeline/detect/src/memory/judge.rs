@@ -303,7 +303,8 @@ async fn build(
     let analyzed = state.analyzer().execute_and_check(rest.clone(), state.config_options(), |_, _| {})?;
     let parts = Parts::of(&analyzed)?;
     let used = parts.columns_of_events()?;
-    let (fields, items): (Vec<(Option<TableReference>, Arc<Field>)>, Vec<String>) = parts
+    type Qualified = (Option<TableReference>, Arc<Field>);
+    let (fields, items): (Vec<Qualified>, Vec<String>) = parts
         .events
         .schema()
         .iter()
@@ -312,7 +313,7 @@ async fn build(
         .unzip();
     let keys = shape.keys.iter().flatten().enumerate().map(|(n, key)| format!("({key}) AS \"__key_{n}\""));
     let items = items.into_iter().chain(keys).collect::<Vec<_>>().join(", ");
-    let tables: Vec<String> = crate::plan::scanned_tables(&parts.events)?.into_iter().collect();
+    let tables: Vec<String> = crate::plan::scanned_tables(parts.events)?.into_iter().collect();
     let sieve = Sieve::compile(base, schemas, [items, shape.from.clone()], shape.filter.clone(), &tables).await?;
 
     let whole = sieve.schema.fields();
@@ -327,7 +328,7 @@ async fn build(
     let mut schema = DFSchema::new_with_metadata(fields, Default::default())?;
     let mut joins = Vec::new();
     for join in &parts.joins {
-        let (compiled, after) = compile_join(&state, join, states, &parts.events, schema)?;
+        let (compiled, after) = compile_join(&state, join, states, parts.events, schema)?;
         joins.push(compiled);
         schema = after;
     }

@@ -80,7 +80,7 @@ impl Sieve {
     /// The rows of `batch`, a batch of `table`, that pass and are of `origin`. When an expression fails, the batch is
     /// halved until only the rows at fault are left out.
     pub fn live(&self, table: &str, batch: &RecordBatch, origin: Origin, take: &mut dyn FnMut(Sieved)) -> Failed {
-        let Some(table) = self.tables.iter().find(|t| ***t == *table) else { return None };
+        let table = self.tables.iter().find(|t| ***t == *table)?;
         self.halved(table, batch, 0, origin, take)
     }
 

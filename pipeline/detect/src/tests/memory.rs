@@ -558,8 +558,8 @@ async fn findings_are_provisional_until_the_watermarks_have_passed() {
         assert_eq!(got, expected);
     };
     let (a, b) = (user(10 * H, "a", "x", 9 * H), user(16 * H, "b", "x", 9 * H));
-    check(&[a.clone()], &[10 * H], &[(Provisional, "a")]).await;
-    check(&[a.clone()], &[10 * H + 1], &[(Provisional, "a"), (Confirmed, "a")]).await;
+    check(std::slice::from_ref(&a), &[10 * H], &[(Provisional, "a")]).await;
+    check(std::slice::from_ref(&a), &[10 * H + 1], &[(Provisional, "a"), (Confirmed, "a")]).await;
     // Exactly six hours are within the interval, a microsecond more is not.
     check(&[a.clone(), b], &[17 * H], &[(Provisional, "a"), (Confirmed, "a")]).await;
     let after = user(16 * H + 1, "b", "x", 9 * H);

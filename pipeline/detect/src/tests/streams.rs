@@ -161,7 +161,7 @@ fn filter(random: &mut Random) -> String {
 }
 
 fn aggregate(random: &mut Random) -> (String, String) {
-    let keys: &[&str] = *random.pick(&[
+    let keys: &[&str] = random.pick(&[
         &["actor_user_name"] as &[&str],
         &["cluster", "actor_user_name"],
         &["actor_user_name", "verb"],

@@ -132,7 +132,7 @@ fn mistakes_are_reported_with_their_place() {
     check("a.json", "[{\"a\":\"1\"},\n{\"b\":\"1\"}]", &[(2, "the row has no `a`")]);
     check("cloudtrail.csv", "a\n", &[(0, "is a table of events")]);
     check("Own-Accounts.csv", "a\n", &[(0, "cannot be the name of a lookup")]);
-    let twice = parse(&[("a.csv", "x\n"), ("a.json", "[]")]).err().expect("refused");
+    let twice = parse(&[("a.csv", "x\n"), ("a.json", "[]")]).expect_err("refused");
     assert!(twice[0].message.contains("is there twice"), "{twice:?}");
 }
 
