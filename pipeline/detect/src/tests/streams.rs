@@ -161,12 +161,9 @@ fn filter(random: &mut Random) -> String {
 }
 
 fn aggregate(random: &mut Random) -> (String, String) {
-    let keys: &[&str] = random.pick(&[
-        &["actor_user_name"] as &[&str],
-        &["cluster", "actor_user_name"],
-        &["actor_user_name", "verb"],
-        &["objectref_name"],
-    ]);
+    const KEYS: [&[&str]; 4] =
+        [&["actor_user_name"], &["cluster", "actor_user_name"], &["actor_user_name", "verb"], &["objectref_name"]];
+    let keys: &[&str] = random.pick(&KEYS);
     let entity = match random.one_in(4) {
         true => keys[0].to_owned(),
         false => keys.join(", "),
