@@ -163,7 +163,7 @@ fn filter(random: &mut Random) -> String {
 fn aggregate(random: &mut Random) -> (String, String) {
     const KEYS: [&[&str]; 4] =
         [&["actor_user_name"], &["cluster", "actor_user_name"], &["actor_user_name", "verb"], &["objectref_name"]];
-    let keys: &[&str] = random.pick(&KEYS);
+    let keys = KEYS[random.below(KEYS.len() as u64) as usize];
     let entity = match random.one_in(4) {
         true => keys[0].to_owned(),
         false => keys.join(", "),
