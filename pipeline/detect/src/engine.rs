@@ -282,7 +282,7 @@ impl Engine {
         if to > state.evaluated() {
             output.pending |= state.advance(to, BOUNDARIES_PER_CALL, told).await?;
         }
-        state.catch_up(&self.rules.base, stored, told).await?;
+        output.pending |= state.catch_up(&self.rules.base, stored, told).await?;
         state.look_ahead(told).await
     }
 
@@ -323,7 +323,8 @@ impl Engine {
         told: &mut Vec<Told>,
     ) -> Result<(), QueryError> {
         state.finish(told).await?;
-        state.catch_up(&self.rules.base, stored, told).await
+        while state.catch_up(&self.rules.base, stored, told).await? {}
+        Ok(())
     }
 
     async fn replay(
@@ -336,7 +337,8 @@ impl Engine {
     ) -> Result<(), QueryError> {
         let mut state = Live::new(&self.rules.base, rule.clone(), origin).await?;
         state.replay(stored, range, told).await?;
-        state.catch_up(&self.rules.base, stored, told).await
+        while state.catch_up(&self.rules.base, stored, told).await? {}
+        Ok(())
     }
 
     /// States without a past: nothing was admitted before.

@@ -250,7 +250,7 @@ impl Sifted {
 
     /// The same over the rows that any boundary of a range sees.
     /// With `fresh`, only the new ones of that leg.
-    async fn answer_over(
+    pub async fn answer_over(
         &self,
         slot: i64,
         last: i64,
@@ -345,6 +345,13 @@ impl Sifted {
         fed.slots.insert(self.now.saturating_add(1));
         fed.until = self.head;
         fed.hidden = true;
+    }
+
+    /// Without rows again.
+    pub fn clear(&mut self) {
+        self.chunks.iter_mut().for_each(Vec::clear);
+        self.agenda.clear();
+        self.bytes = 0;
     }
 
     /// The boundaries at which the rows seen change.
