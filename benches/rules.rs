@@ -120,11 +120,11 @@ fn cloudtrail(draw: &mut Draw) -> String {
         4 => format!("AND http_request_user_agent LIKE '%{}%'", draw.of(&AGENTS)),
         5 => "AND user_identity_arn NOT LIKE '%:role/ci-%' AND NOT read_only".to_owned(),
         6 => "AND lower(actor_user_name) LIKE '%admin%'".to_owned(),
-        7 => "AND coalesce(mfa, 'false') <> 'true'".to_owned(),
+        7 => "AND mfa IS NOT TRUE".to_owned(),
         8 => "AND role_arn ~ ':role/(Admin|OrganizationAccountAccessRole)'".to_owned(),
         9 => "AND raw->'requestParameters'->>'policyDocument' LIKE '%\"Principal\":\"*\"%'".to_owned(),
         10 => "AND raw->'requestParameters'->>'cidrIp' = '0.0.0.0/0'".to_owned(),
-        _ => "AND ip_is_public(source_ip_address) AND session_mfa IS DISTINCT FROM 'true'".to_owned(),
+        _ => "AND ip_is_public(source_ip_address) AND session_mfa IS NOT TRUE".to_owned(),
     };
     let name = match draw.below(6) {
         0..3 => format!("event_name = {one}"),
