@@ -216,8 +216,8 @@ alerts:
 
 /// Five rules whose findings page: what two runs find can then be compared page by page. Rules that learn say nothing to
 /// anybody, and what they announced depends on the order in which topics were read.
-fn rules(dir: &Path) -> PathBuf {
-    let rules = dir.join("rules");
+pub fn rules(dir: &Path) -> PathBuf {
+    let rules = dir.join("detections");
     for rule in [
         "kubernetes/k8s-pod-exec",
         "kubernetes/k8s-secret-read-burst",
