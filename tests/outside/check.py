@@ -69,6 +69,8 @@ def theirs(stakeout, folders, folder):
         (path,) = [*HERE.glob(f"detections/*/{name}.sql"), *HERE.parents[1].glob(f"detections/*/{name}.sql")]
         (detections / path.parent.name).mkdir(parents=True, exist_ok=True)
         shutil.copy(path, detections / path.parent.name)
+    # What rules ask.
+    shutil.copytree(HERE.parents[1] / "detections" / "lookups", detections / "lookups")
 
     def run(*args):
         command = [stakeout, *map(str, args), "--data-dir", folder / "data", "--detections", detections]
