@@ -54,7 +54,7 @@ calls AS (
          src_endpoint_ip, session_issuer_arn, error_code
   FROM   cloudtrail
   WHERE  session_name LIKE 'i-%' AND coalesce(service_call, false) = false
-    AND  event_source NOT IN ('ssmmessages.amazonaws.com', 'ec2messages.amazonaws.com')
+    AND  coalesce(event_source, '') NOT IN ('ssmmessages.amazonaws.com', 'ec2messages.amazonaws.com')
     AND  event_base_name NOT IN
          ('DescribeInstances', 'DescribeInstanceTypes', 'DescribeInstanceAttribute', 'DescribeNetworkInterfaces', 'DescribeSubnets', 'DescribeSecurityGroups',
           'DescribeVpcs', 'DescribeTags', 'DescribeVolumes', 'DescribeVolumesModifications', 'DescribeAvailabilityZones',

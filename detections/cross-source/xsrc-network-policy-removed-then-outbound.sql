@@ -6,7 +6,7 @@ window: 80m
 every: 10m
 entity: [cluster, namespace]
 summary: "{removed_by} took away {policies} in {namespace} of {cluster}; then {signals} from {pods}"
-needs_level: Metadata
+needs_level: Request
 triage: |
   1. Put the policy back; then read what left the namespace meanwhile.
   2. Who removed it, by which tool? A GitOps controller would have put another in its place.

@@ -6,6 +6,7 @@ window: 80m
 every: 10m
 entity: [cluster, instance]
 summary: "{pods} of {cluster} asked the metadata service of {node} ({instance}); then its role called {calls} from {addresses}"
+needs_level: Request
 triage: |
   1. Revoke the role's sessions (deny everything issued before now) before anything else; the node keeps working with
      new ones.
@@ -64,7 +65,7 @@ calls AS (
          src_endpoint_ip, session_issuer_arn, error_code
   FROM   cloudtrail
   WHERE  session_name LIKE 'i-%' AND coalesce(service_call, false) = false
-    AND  event_source NOT IN ('ssmmessages.amazonaws.com', 'ec2messages.amazonaws.com')
+    AND  coalesce(event_source, '') NOT IN ('ssmmessages.amazonaws.com', 'ec2messages.amazonaws.com')
     AND  event_base_name NOT IN
          ('DescribeInstances', 'DescribeInstanceTypes', 'DescribeInstanceAttribute', 'DescribeNetworkInterfaces', 'DescribeSubnets', 'DescribeSecurityGroups',
           'DescribeVpcs', 'DescribeTags', 'DescribeVolumes', 'DescribeVolumesModifications', 'DescribeAvailabilityZones',

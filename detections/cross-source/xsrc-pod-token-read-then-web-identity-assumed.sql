@@ -6,7 +6,7 @@ window: 2h
 every: 10m
 entity: [cluster, service_account]
 summary: "The token of a pod in {namespace} of {cluster} was read ({readers}); then {service_account} assumed {role} from {addresses}"
-needs_level: Metadata
+needs_level: Request
 triage: |
   1. Revoke the role's sessions (deny everything issued before now); follow what `keys` called.
   2. Is the address one of your clusters' ways out? If not, the token is out of the house.

@@ -24,6 +24,7 @@ WITH cluster_reads AS (
   FROM   kubernetes_calls
   WHERE  objectref_resource = 'secrets' AND verb IN ('get', 'list') AND status = 'Success'
     AND  coalesce(actor_user_type, '') IN ('User', 'ServiceAccount')
+    AND  actor_user_name IS NOT NULL
     AND  actor_user_name NOT LIKE 'system:serviceaccount:kube-system:%-controller'
     AND  actor_user_name NOT LIKE 'system:serviceaccount:external-secrets:%'
 ),

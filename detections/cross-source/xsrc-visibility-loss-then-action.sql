@@ -6,7 +6,7 @@ window: 80m
 every: 10m
 entity: [subject]
 summary: "{subject} took away sight ({losses}) and acted in another plane: {actions}"
-needs_level: Metadata
+needs_level: Request
 triage: |
   1. Put the log or sensor back first; note from when to when it was dark.
   2. Treat everything that this identity did in the last day as suspect, in both planes.

@@ -4,7 +4,7 @@ severity: high
 attack: [T1036.005, T1610]
 entity: [cluster, actor_user_name]
 summary: "{actor_user_name} made {objectref_resource} {name} in {objectref_namespace} of {cluster}"
-needs_level: Metadata
+needs_level: Request
 triage: |
   1. Is the cluster being upgraded, or an add-on installed, by this identity and now?
   2. Compare the name with the real components of the namespace: a look-alike is an attack.

@@ -4,7 +4,7 @@ severity: medium
 attack: [T1609, T1610, T1611]
 entity: [cluster, objectref_namespace, pod, actor_user_name]
 summary: "{actor_user_name} injected a debug container into {objectref_namespace}/{pod} of {cluster} ({images})"
-needs_level: Metadata
+needs_level: Request
 triage: |
   1. Is there an incident or a support case that this belongs to? Ask the user.
   2. Which image was injected, with which capabilities, and into whose process namespace (`target`)?

@@ -4,7 +4,7 @@ severity: medium
 attack: [T1610, T1611]
 entity: [cluster, namespace, workload]
 summary: "{workload} in {namespace} of {cluster} by {actor_user_name}: {controls}"
-needs_level: Metadata
+needs_level: Request
 suppress: 24h
 triage: |
   1. Which controls? `Unconfined` profiles, an unmasked `/proc`, foreign SELinux types and unsafe kernel parameters are

@@ -6,7 +6,7 @@ window: 35m
 every: 5m
 entity: [cluster, binding, user]
 summary: "{granted_by} made {binding} of {cluster}, and {user} used it within half an hour: {first_use}"
-needs_level: Metadata
+needs_level: Request
 triage: |
   1. Who made the binding, and is it the same person or address that used it (`self_service`)?
   2. What was done with it: secrets, exec, further bindings?

@@ -4,7 +4,7 @@ severity: high
 attack: [T1528, T1550.001, T1098.001]
 entity: [cluster, namespace, service_account]
 summary: "{actor_user_name} minted a token of {namespace}/{service_account} in {cluster} ({lasts})"
-needs_level: Metadata
+needs_level: Request
 triage: |
   1. Who asked, and do they mint tokens as part of their work?
   2. What may this service account do? A token is all of it, for as long as it lasts.

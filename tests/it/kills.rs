@@ -18,6 +18,7 @@ use stakeout::config::Topic;
 use stakeout::generate::command::{Sink, topics};
 use stakeout::generate::{Event, Generator, Options};
 
+use crate::line;
 use crate::process::{Run, finish, free_port, stakeout};
 use crate::stored;
 
@@ -141,7 +142,7 @@ impl Setup {
         let dir = tempfile::tempdir().unwrap();
         let (data, config, log) = (dir.path().join("data"), dir.path().join("c.yaml"), dir.path().join("log"));
         let (listen, topics) = (free_port(), topics());
-        std::fs::write(&config, text(&data, listen, &topics)).unwrap();
+        std::fs::write(&config, text(&data, &line::rules(dir.path()), listen, &topics)).unwrap();
         Setup { data, config, log, listen, topics, _dir: dir }
     }
 
@@ -158,8 +159,9 @@ impl Setup {
     }
 }
 
-/// Seals often, compacts and deletes eagerly: the shorter the cycle, the more of it a kill meets.
-fn text(data: &Path, listen: std::net::SocketAddr, topics: &[Topic]) -> String {
+/// Seals often, compacts and deletes eagerly: the shorter the cycle, the more of it a kill meets. A few rules, for the
+/// same reason: planning the whole pack takes longer than these lives.
+fn text(data: &Path, rules: &Path, listen: std::net::SocketAddr, topics: &[Topic]) -> String {
     let topics: String = topics
         .iter()
         .map(|topic| {
@@ -168,8 +170,9 @@ fn text(data: &Path, listen: std::net::SocketAddr, topics: &[Topic]) -> String {
         })
         .collect();
     format!(
-        "data_dir: {}\nlisten: {listen}\nseal: {{bytes: 1MiB, age: 100ms}}\nembedded:\n{topics}store:\n  retention: {{age: 30d, by: event}}\n  compaction: {{every: 100ms, segments: 2}}\n",
-        data.display()
+        "data_dir: {}\ndetections: {}\nlisten: {listen}\nseal: {{bytes: 1MiB, age: 100ms}}\nembedded:\n{topics}store:\n  retention: {{age: 30d, by: event}}\n  compaction: {{every: 100ms, segments: 2}}\n",
+        data.display(),
+        rules.display()
     )
 }
 

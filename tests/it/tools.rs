@@ -107,7 +107,7 @@ fn check_tells_errors_from_warnings() {
 
 #[test]
 fn the_pack_has_no_mistakes() {
-    let said = finish(stakeout().args(["check"]), &[0]);
+    let said = finish(stakeout().args(["check", "--strict"]), &[0]);
     assert!(said.contains("nothing is wrong"), "{said}");
 }
 

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use datafusion::execution::context::SessionContext;
 use event::TableSchema;
 use query::{LookupProblem, Lookups};
+use tokio::runtime::Handle;
 
 use crate::error::{RuleErrors, RuleProblem};
 use crate::ident::Identity;
@@ -106,14 +108,16 @@ impl RuleSet {
         bench.load_states(states, &mut problems).await;
         let mut rules: BTreeMap<String, Arc<Rule>> = BTreeMap::new();
         let mut paths: BTreeMap<String, PathBuf> = BTreeMap::new();
-        for (path, text) in files {
+        let bench = Arc::new(bench);
+        for ((path, _), (rule, found)) in files.iter().zip(load_all(&bench, files).await) {
             let id = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             if let Some(first) = paths.insert(id.clone(), path.clone()) {
                 let message = format!("rule `{id}` is there twice: also in {}", first.display());
                 let hint = Some("a rule's id is its file name without `.sql`".to_owned());
                 problems.push(RuleProblem { path: path.clone(), line: 0, message, hint });
             }
-            if let Some(rule) = bench.load(path, text, &mut problems).await {
+            problems.extend(found);
+            if let Some(rule) = rule {
                 rules.insert(id, Arc::new(rule));
             }
         }
@@ -121,7 +125,7 @@ impl RuleSet {
             return Err(RuleErrors(problems));
         }
         let bundle = bundle(&rules, &bench.states, &context);
-        let Bench { base, schemas, states, .. } = bench;
+        let (base, schemas, states) = (bench.base.clone(), bench.schemas.clone(), bench.states.clone());
         let rules = rules.into_values().collect();
         Ok(RuleSet { rules, bundle, context, schemas, states, warnings, base })
     }
@@ -135,6 +139,34 @@ impl RuleSet {
         self.rules.retain(|r| ids.contains(&r.id.as_str()));
         self
     }
+}
+
+/// Every file's rule or mistakes, in the order of the files. Planning is most of a start: all cores share it.
+async fn load_all(bench: &Arc<Bench>, files: &[(PathBuf, String)]) -> Vec<(Option<Rule>, Vec<RuleProblem>)> {
+    let workers = std::thread::available_parallelism().map_or(1, |n| n.get()).min(files.len());
+    let (files, next) = (Arc::new(files.to_vec()), Arc::new(AtomicUsize::new(0)));
+    let work = |_| {
+        let (bench, files, next) = (bench.clone(), files.clone(), next.clone());
+        let runtime = Handle::current();
+        tokio::task::spawn_blocking(move || {
+            let mut loaded = Vec::new();
+            while let Some((at, (path, text))) =
+                Some(next.fetch_add(1, Relaxed)).and_then(|at| Some((at, files.get(at)?)))
+            {
+                let mut found = Vec::new();
+                let rule = runtime.block_on(bench.load(path, text, &mut found));
+                loaded.push((at, (rule, found)));
+            }
+            loaded
+        })
+    };
+    let workers: Vec<_> = (0..workers).map(work).collect();
+    let mut loaded = Vec::new();
+    for worker in workers {
+        loaded.extend(worker.await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic())));
+    }
+    loaded.sort_by_key(|(at, _)| *at);
+    loaded.into_iter().map(|(_, rule)| rule).collect()
 }
 
 fn of_lookup(problem: LookupProblem) -> RuleProblem {
