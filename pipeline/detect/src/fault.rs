@@ -60,4 +60,6 @@ pub enum Fault {
     ForgottenEarly,
     /// A value of one group counts for all groups.
     ValueOfAnyGroup,
+    /// A key is taken to be gone from one side of a join with the first of its rows.
+    PartnerForgotten,
 }

@@ -12,6 +12,7 @@ mod groups;
 pub(crate) mod input;
 mod keys;
 mod legs;
+mod links;
 mod live;
 mod monotone;
 mod paned;

@@ -314,7 +314,7 @@ async fn faults_are_caught() {
     }
 }
 
-const FAULTS: [Fault; 16] = [
+const FAULTS: [Fault; 17] = [
     Fault::SeenAtItsEdge,
     Fault::GoneEarly,
     Fault::StampIgnored,
@@ -331,4 +331,5 @@ const FAULTS: [Fault; 16] = [
     Fault::AtLeastIsMore,
     Fault::ForgottenEarly,
     Fault::ValueOfAnyGroup,
+    Fault::PartnerForgotten,
 ];

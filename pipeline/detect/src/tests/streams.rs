@@ -128,9 +128,10 @@ pub fn rule(random: &mut Random) -> (String, String, String) {
     if random.one_in(6) {
         header += "\nemit: final";
     }
-    let (entity, sql) = match random.below(12) {
+    let (entity, sql) = match random.below(13) {
         0..=5 => aggregate(random),
         6 => plain(random),
+        12 => planes(random),
         7 => join(random),
         8 => absence(random),
         9 => over(random),
@@ -232,6 +233,26 @@ fn plain(random: &mut Random) -> (String, String) {
             ("cluster, source".into(), sql.into())
         }
     }
+}
+
+/// Two planes that meet on a name, as cross-source rules have it: each side is a union, and what joins is computed.
+fn planes(random: &mut Random) -> (String, String) {
+    let filter = random.pick(&["verb = 'get'", "verb <> 'list'", "objectref_name IS NOT NULL"]);
+    let tail = random.pick(&[
+        "",
+        "LEFT JOIN falco f ON f.k8s_pod_name = l.what AND f.time < l.time",
+        "JOIN falco f ON f.rule = a.what",
+    ]);
+    let sql = format!(
+        "WITH l AS (SELECT 'k' AS plane, concat(cluster, '/', objectref_name) AS subject, objectref_name AS what, time, event_uid \
+           FROM kubernetes WHERE {filter} \
+           UNION ALL SELECT 'f', concat(cluster, '/', k8s_pod_name), rule, time, event_uid FROM falco WHERE rule = 'r1'), \
+         a AS (SELECT 'f' AS plane, concat(cluster, '/', k8s_pod_name) AS subject, rule AS what, time, event_uid FROM falco \
+           UNION ALL SELECT 'k', concat(cluster, '/', objectref_name), verb, time, event_uid FROM kubernetes WHERE verb = 'create') \
+         SELECT l.subject, count(*) AS n, array_agg(DISTINCT a.event_uid) AS evidence FROM l \
+         JOIN a ON a.subject = l.subject AND a.plane <> l.plane {tail} GROUP BY l.subject"
+    );
+    ("subject".into(), sql)
 }
 
 fn join(random: &mut Random) -> (String, String) {

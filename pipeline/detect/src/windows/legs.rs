@@ -12,6 +12,7 @@ use datafusion::logical_expr::{Expr, Filter, JoinType, LogicalPlan, LogicalPlanB
 
 use query::Lookups;
 
+use super::links::{Equal, links};
 use crate::plan::row_condition;
 
 /// One place at which a plan reads.
@@ -51,6 +52,7 @@ pub struct Split {
     /// What it finds over more rows is what it finds over the old ones and, leg by leg, over the new rows of one and all
     /// of the others: joins and filters are so, a condition on an aggregate is not.
     pub distributes: bool,
+    pub links: Vec<Equal>,
 }
 
 /// Gives each leg of an optimized plan the table that `table` makes for it. The order of legs is the plan's.
@@ -101,7 +103,8 @@ pub fn split(
     let index = |scan: &TableScan| sources.iter().position(|s| Arc::ptr_eq(s, &scan.source));
     let empty = empty_of(&plan, &index);
     let distributes = grouped(&plan).is_some();
-    Ok(Split { plan, legs, empty, distributes })
+    let links = links(&plan, &index)?;
+    Ok(Split { plan, legs, empty, distributes, links })
 }
 
 fn collect_sources(plan: &LogicalPlan, into: &mut Vec<Arc<dyn TableSource>>) {

@@ -664,7 +664,7 @@ impl Live {
         for (leg, rows) in &past.rows {
             past.complete.feed(*leg, self.as_if_on_time(rows, known), false, &mut Fed::default());
         }
-        self.compare(range, &past.on_time, &past.complete).await
+        self.compare(range, &mut past.on_time, &mut past.complete).await
     }
 
     /// The stored rows that boundaries in a range look at.
@@ -714,7 +714,12 @@ impl Live {
     }
 
     /// The runs of boundaries at which an entity holds with all rows and not with those on time.
-    async fn compare(&self, range: (i64, i64), on_time: &Sifted, complete: &Sifted) -> Result<Vec<Run>, QueryError> {
+    async fn compare(
+        &self,
+        range: (i64, i64),
+        on_time: &mut Sifted,
+        complete: &mut Sifted,
+    ) -> Result<Vec<Run>, QueryError> {
         let mut nulls = 0;
         // More rows only add findings: what does not hold over all of them holds nowhere.
         if windowed(&self.rule).early.is_ok()
@@ -723,7 +728,7 @@ impl Live {
             return Ok(Vec::new());
         }
         let mut turns = vec![range.0];
-        for side in [on_time, complete] {
+        for side in [&*on_time, &*complete] {
             turns.extend(side.turns().filter(|slot| range.0 < *slot && *slot <= range.1));
         }
         turns.sort_unstable();

@@ -15,6 +15,7 @@ use query::{Prepared, QueryError, SwapTable};
 
 use super::input::{Part, Sifted as Rows};
 use super::legs::{Empty, Leg, Split, split};
+use super::links::{self, Partners, Place};
 use super::slots::Span;
 use super::{Ahead, Changes, Fed, Slots};
 use crate::fault::{self, Fault};
@@ -37,6 +38,9 @@ pub struct Sieves {
     pub sieves: Vec<Sieve>,
     empty: Empty,
     distributes: bool,
+    /// By leg, what joins demand of its rows.
+    places: Vec<Vec<Place>>,
+    links: usize,
 }
 
 #[derive(Debug)]
@@ -54,9 +58,10 @@ impl Sieves {
         plan: LogicalPlan,
         tables: &[String],
     ) -> Result<Sieves, QueryError> {
-        let Split { legs, empty, distributes, .. } =
+        let Split { legs, empty, distributes, links, .. } =
             split(&plan, &query::lookups(base), &mut |_, leg| SwapTable::new(leg.schema.clone()).provider())
                 .map_err(QueryError::run)?;
+        let places = links::places(&base.state(), &links, &legs).map_err(QueryError::run)?;
         let mut sieves = Vec::with_capacity(legs.len());
         for leg in legs {
             let mut sieve = Sieve {
@@ -80,7 +85,7 @@ impl Sieves {
         }
         let empty =
             if fault::is(Fault::SieveOfAll) { Empty::Any((0..sieves.len()).map(Empty::Leg).collect()) } else { empty };
-        Ok(Sieves { plan, sieves, empty, distributes })
+        Ok(Sieves { plan, sieves, empty, distributes, places, links: links.len() })
     }
 }
 
@@ -98,10 +103,58 @@ fn select(frame: DataFrame, leg: &Leg) -> datafusion::error::Result<DataFrame> {
 struct Chunk {
     rows: RecordBatch,
     spans: Vec<Span>,
+    /// By place of their leg, the rows' keys.
+    hashes: Vec<Vec<u64>>,
+    linked: Linked,
     /// The last boundary that sees any of them.
     last: i64,
     /// Came since the last early look.
     fresh: bool,
+}
+
+/// Which rows have partners in all links that need them, as of some versions of the links.
+#[derive(Default)]
+struct Linked {
+    versions: Vec<u64>,
+    rows: Vec<bool>,
+    any: bool,
+}
+
+impl Chunk {
+    fn bytes(&self) -> usize {
+        self.rows.get_array_memory_size() + self.hashes.iter().map(|h| h.len() * size_of::<u64>()).sum::<usize>()
+    }
+
+    fn link(&mut self, places: &[Place], partners: &[Partners]) {
+        let needing = || places.iter().enumerate().filter(|(_, place)| place.needs);
+        let versions = needing().map(|(_, place)| partners[place.link].version(place.side));
+        if self.linked.rows.len() == self.spans.len() && versions.clone().eq(self.linked.versions.iter().copied()) {
+            return;
+        }
+        let mut rows = vec![true; self.spans.len()];
+        for (at, place) in needing() {
+            let partners = &partners[place.link];
+            let keys = rows.iter_mut().zip(&self.hashes[at]);
+            keys.for_each(|(row, hash)| *row = *row && partners.has(place.side, *hash));
+        }
+        let any = rows.contains(&true);
+        self.linked = Linked { versions: versions.collect(), rows, any };
+    }
+
+    /// The rows that any boundary in a range sees, of those that have their partners.
+    fn seen(&self, slot: i64, last: i64) -> Result<Option<RecordBatch>, QueryError> {
+        if self.last < slot || !self.linked.any {
+            return Ok(None);
+        }
+        let is_seen = |s: &Span| s.is_seen() && s.enter <= last && slot <= s.leave;
+        let rows = self.spans.iter().zip(&self.linked.rows);
+        let mask: BooleanArray = rows.map(|(span, linked)| Some(*linked && is_seen(span))).collect();
+        match mask.true_count() {
+            0 => Ok(None),
+            all if all == self.spans.len() => Ok(Some(self.rows.clone())),
+            _ => filter_record_batch(&self.rows, &mask).map(Some).map_err(|e| QueryError::run(e.into())),
+        }
+    }
 }
 
 pub struct Sifted {
@@ -110,6 +163,8 @@ pub struct Sifted {
     plan: Prepared,
     tables: Vec<SwapTable>,
     chunks: Vec<Vec<Chunk>>,
+    /// By link.
+    partners: Vec<Partners>,
     /// Boundaries at which the rows seen change.
     agenda: BTreeSet<i64>,
     slots: Slots,
@@ -138,12 +193,14 @@ impl Sifted {
         });
         let plan = query::prepare(&query::fork(base), split.map_err(QueryError::run)?.plan).await?;
         let chunks = sieves.sieves.iter().map(|_| Vec::new()).collect();
+        let partners = (0..sieves.links).map(|_| Partners::default()).collect();
         Ok(Sifted {
             rule,
             sieves,
             plan,
             tables,
             chunks,
+            partners,
             agenda: BTreeSet::new(),
             slots,
             head: i64::MIN,
@@ -171,14 +228,17 @@ impl Sifted {
     pub fn feed(&mut self, relation: usize, sifted: Rows, watch: bool, fed: &mut Fed) {
         let count = sifted.rows.num_rows();
         let seen = sifted.spans.iter().filter(|s| s.is_seen() && s.leave > self.now);
-        let Some(last) = seen.clone().map(|s| s.leave).max() else { return };
-        let bytes = sifted.rows.get_array_memory_size();
-        if self.bytes + bytes > self.bytes_max {
+        let Some(last) = seen.map(|s| s.leave).max() else { return };
+        let places = &self.sieves.places[relation];
+        let hashes = places.iter().map(|place| place.hashes(&sifted.rows)).collect();
+        let chunk =
+            Chunk { rows: sifted.rows, spans: sifted.spans, hashes, linked: Linked::default(), last, fresh: true };
+        if self.bytes() + chunk.bytes() > self.bytes_max {
             fed.refused += count as u64;
             return;
         }
         fed.kept += count as u64;
-        for span in seen {
+        for span in chunk.spans.iter().filter(|s| s.is_seen() && s.leave > self.now) {
             self.agenda.insert(span.enter.max(self.now.saturating_add(1)));
             if !fault::is(Fault::LeaveNotEvaluated) {
                 self.agenda.insert(span.leave + 1);
@@ -189,8 +249,11 @@ impl Sifted {
             }
             self.head = self.head.max(span.enter);
         }
-        self.bytes += bytes;
-        self.chunks[relation].push(Chunk { rows: sifted.rows, spans: sifted.spans, last, fresh: true });
+        self.bytes += chunk.bytes();
+        for (place, hashes) in places.iter().zip(&chunk.hashes) {
+            self.partners[place.link].add(place.side, hashes);
+        }
+        self.chunks[relation].push(chunk);
         self.merge_chunks(relation);
     }
 
@@ -204,13 +267,15 @@ impl Sifted {
             let spans = chunks.iter().flat_map(|c| c.spans.iter().copied()).collect();
             let last = chunks.iter().map(|c| c.last).max().unwrap_or(i64::MIN);
             let fresh = chunks.iter().any(|c| c.fresh);
-            *chunks = vec![Chunk { rows, spans, last, fresh }];
+            let of_place = |place: usize| chunks.iter().flat_map(|c| c.hashes[place].iter().copied()).collect();
+            let hashes = (0..chunks[0].hashes.len()).map(of_place).collect();
+            *chunks = vec![Chunk { rows, spans, hashes, linked: Linked::default(), last, fresh }];
             self.count_bytes();
         }
     }
 
     fn count_bytes(&mut self) {
-        self.bytes = self.chunks.iter().flatten().map(|c| c.rows.get_array_memory_size()).sum();
+        self.bytes = self.chunks.iter().flatten().map(Chunk::bytes).sum();
     }
 
     pub fn next_change(&self) -> Option<i64> {
@@ -244,27 +309,28 @@ impl Sifted {
     }
 
     /// What the SELECT returns at a boundary.
-    pub async fn answer(&self, slot: i64, nulls: &mut u64) -> Result<Vec<Held>, QueryError> {
+    pub async fn answer(&mut self, slot: i64, nulls: &mut u64) -> Result<Vec<Held>, QueryError> {
         self.answer_over(slot, slot, None, nulls).await
     }
 
     /// The same over the rows that any boundary of a range sees.
     /// With `fresh`, only the new ones of that leg.
     pub async fn answer_over(
-        &self,
+        &mut self,
         slot: i64,
         last: i64,
         fresh: Option<usize>,
         nulls: &mut u64,
     ) -> Result<Vec<Held>, QueryError> {
-        let mut empty = vec![true; self.tables.len()];
-        for (leg, (table, chunks)) in self.tables.iter().zip(&self.chunks).enumerate() {
-            let seen = seen_in(chunks, slot, last, fresh == Some(leg))?;
-            empty[leg] = seen.is_empty();
-            table.set(seen);
+        let mut empty = Vec::with_capacity(self.tables.len());
+        for leg in 0..self.tables.len() {
+            let seen = self.seen_in(leg, slot, last, fresh == Some(leg))?;
+            empty.push(seen.is_empty());
+            self.tables[leg].set(seen);
         }
         // A rule that finds something in nothing was refused.
-        if empty.iter().all(|leg| *leg) || self.sieves.empty.is(&|leg| empty[leg]) {
+        let nothing_fresh = fresh.is_some_and(|leg| empty[leg]);
+        if nothing_fresh || empty.iter().all(|leg| *leg) || self.sieves.empty.is(&|leg| empty[leg]) {
             self.tables.iter().for_each(|table| table.set(Vec::new()));
             return Ok(Vec::new());
         }
@@ -275,12 +341,30 @@ impl Sifted {
         Ok(answer.held)
     }
 
+    /// A leg's rows that any boundary in a range sees.
+    fn seen_in(&mut self, leg: usize, slot: i64, last: i64, fresh: bool) -> Result<Vec<RecordBatch>, QueryError> {
+        let places = &self.sieves.places[leg];
+        let mut seen = Vec::new();
+        for chunk in self.chunks[leg].iter_mut().filter(|c| c.last >= slot && (c.fresh || !fresh)) {
+            chunk.link(places, &self.partners);
+            seen.extend(chunk.seen(slot, last)?);
+        }
+        Ok(seen)
+    }
+
     /// Rows that no boundary ahead sees.
     fn forget(&mut self) {
         let now = self.now;
-        let before = self.chunks.iter().map(Vec::len).sum::<usize>();
-        self.chunks.iter_mut().for_each(|chunks| chunks.retain(|c| c.last > now));
-        if self.chunks.iter().map(Vec::len).sum::<usize>() < before {
+        let mut gone = false;
+        for (chunks, places) in self.chunks.iter_mut().zip(&self.sieves.places) {
+            for chunk in chunks.extract_if(.., |c| c.last <= now) {
+                gone = true;
+                for (place, hashes) in places.iter().zip(&chunk.hashes) {
+                    self.partners[place.link].remove(place.side, hashes);
+                }
+            }
+        }
+        if gone {
             self.count_bytes();
         }
     }
@@ -320,19 +404,27 @@ impl Sifted {
     }
 
     /// Whether an entity that is not known yet holds over all rows that any of the boundaries sees.
-    async fn anything_new(&self, first: i64, last: i64, hidden: bool, nulls: &mut u64) -> Result<bool, QueryError> {
-        let is_new = |h: &Held| !self.holding.contains_key(&h.entity) && !self.early.contains(&h.entity);
+    async fn anything_new(&mut self, first: i64, last: i64, hidden: bool, nulls: &mut u64) -> Result<bool, QueryError> {
         if hidden || !self.sieves.distributes {
-            return Ok(first == last || self.answer_over(first, last, None, nulls).await?.iter().any(is_new));
+            return Ok(first == last || self.any_new_in(first, last, None, nulls).await?);
         }
         for leg in 0..self.chunks.len() {
-            if self.chunks[leg].iter().any(|c| c.fresh)
-                && self.answer_over(first, last, Some(leg), nulls).await?.iter().any(is_new)
-            {
+            if self.chunks[leg].iter().any(|c| c.fresh) && self.any_new_in(first, last, Some(leg), nulls).await? {
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    async fn any_new_in(
+        &mut self,
+        first: i64,
+        last: i64,
+        fresh: Option<usize>,
+        nulls: &mut u64,
+    ) -> Result<bool, QueryError> {
+        let found = self.answer_over(first, last, fresh, nulls).await?;
+        Ok(found.iter().any(|h| !self.holding.contains_key(&h.entity) && !self.early.contains(&h.entity)))
     }
 
     fn enters_ahead(&self) -> impl Iterator<Item = i64> {
@@ -350,6 +442,7 @@ impl Sifted {
     /// Without rows again.
     pub fn clear(&mut self) {
         self.chunks.iter_mut().for_each(Vec::clear);
+        self.partners.iter_mut().for_each(Partners::clear);
         self.agenda.clear();
         self.bytes = 0;
     }
@@ -369,21 +462,6 @@ impl Sifted {
     }
 
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.partners.iter().map(Partners::bytes).sum::<usize>()
     }
-}
-
-/// The rows that any boundary in a range sees.
-fn seen_in(chunks: &[Chunk], slot: i64, last: i64, fresh: bool) -> Result<Vec<RecordBatch>, QueryError> {
-    let mut seen = Vec::new();
-    for chunk in chunks.iter().filter(|c| c.last >= slot && (c.fresh || !fresh)) {
-        let is_seen = |s: &Span| s.is_seen() && s.enter <= last && slot <= s.leave;
-        let mask: BooleanArray = chunk.spans.iter().map(|s| Some(is_seen(s))).collect();
-        match mask.true_count() {
-            0 => {}
-            all if all == chunk.spans.len() => seen.push(chunk.rows.clone()),
-            _ => seen.push(filter_record_batch(&chunk.rows, &mask).map_err(|e| QueryError::run(e.into()))?),
-        }
-    }
-    Ok(seen)
 }
