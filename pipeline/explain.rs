@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use detect::inspect::{self, Sieve};
-use detect::{Rule, RuleSet, Window, format_span};
+use detect::{Entry, Rule, RuleSet, Window, format_span};
 use event::Source;
 
 use crate::cli;
@@ -64,6 +64,11 @@ impl Page<'_> {
         );
         for sieve in self.sieves {
             self.sieve(&mut page, sieve);
+        }
+        for exception in &rule.exceptions {
+            let Entry { when, reason, author, expires, line, .. } = &exception.entry;
+            let says = format!("{when} ({reason}; {author}, until {expires}; tuning.yaml:{line})");
+            entry(&mut page, "except", &says);
         }
         if let Some(level) = &rule.needs_level {
             entry(&mut page, "needs", &format!("Kubernetes audit level {level}"));

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use detect::RuleSet;
+use event::Micros;
 
-use crate::rooms::RuleSource;
+use crate::rooms::{RuleSource, wall_clock};
 use crate::shutdown::Shutdown;
 
 /// How often the folder is looked at. A change is taken up when it was the same twice: an editor may be at work.
@@ -16,21 +17,38 @@ const LOOK: Duration = Duration::from_secs(2);
 /// Name, size and time of every file in the folder.
 type Look = BTreeMap<PathBuf, (u64, Option<SystemTime>)>;
 
+/// What is in force.
+pub struct Standing {
+    pub bundle: String,
+    /// When an exception of tuning.yaml ends.
+    pub tuned_until: Option<Micros>,
+}
+
+impl Standing {
+    pub fn of(rules: &RuleSet) -> Standing {
+        Standing { bundle: rules.bundle.clone(), tuned_until: rules.tuned_until }
+    }
+}
+
 /// Until the switch is pulled. `take` gets each new set that is right.
-pub fn watch(source: &RuleSource, bundle: &str, stopping: &Shutdown, take: impl Fn(RuleSet) -> bool) {
+pub fn watch(source: &RuleSource, rules: Standing, stopping: &Shutdown, take: impl Fn(RuleSet) -> bool) {
     let Some(dir) = &source.dir else { return };
-    let (mut bundle, mut loaded) = (bundle.to_owned(), look(dir));
+    let Standing { mut bundle, mut tuned_until } = rules;
+    let mut loaded = look(dir);
     let mut before = loaded.clone();
     while !stopping.wait(LOOK) {
         let now = look(dir);
         let is_settled = now == std::mem::replace(&mut before, now.clone());
-        if now == loaded || !is_settled {
+        let has_ended = tuned_until.is_some_and(|until| until <= wall_clock());
+        if (now == loaded && !has_ended) || !is_settled {
             continue;
         }
+        tuned_until = None;
         loaded = now;
         match source.load() {
-            Ok(rules) if rules.bundle == bundle => {}
+            Ok(rules) if rules.bundle == bundle => tuned_until = rules.tuned_until,
             Ok(rules) => {
+                tuned_until = rules.tuned_until;
                 bundle = rules.bundle.clone();
                 tracing::info!(rules = rules.rules.len(), bundle, "the rules have changed");
                 metrics::counter!("stakeout_rules_reloads_total").increment(1);

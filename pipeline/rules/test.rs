@@ -46,7 +46,7 @@ pub(super) enum Outcome {
 /// True if every case passed.
 pub fn run(args: &cli::Test, config: &Config) -> Result<bool> {
     let schemas = load_schemas(config)?;
-    let rules = load_rules(config, &schemas)?;
+    let rules = load_rules(config, &schemas)?.untuned();
     let tests = Tests::read(config);
     let wanted = |id: &str| args.filter.as_deref().is_none_or(|f| id.contains(f));
     let started = Instant::now();

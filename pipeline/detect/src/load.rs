@@ -20,6 +20,7 @@ use crate::oracle;
 use crate::plan::{self, empty_tables, named_relations, scanned_tables};
 use crate::program::{self, NotCompiled};
 use crate::rule::{Body, Relation, Rule, Window, Windowed};
+use crate::tuning::{Exception, Tuning};
 use crate::value::placeholders;
 use crate::windows::{self, NoShape, Sieves};
 
@@ -28,15 +29,16 @@ pub struct Bench {
     pub base: SessionContext,
     pub schemas: Vec<Arc<TableSchema>>,
     pub states: Vec<Arc<StateTable>>,
+    pub tuning: Tuning,
     tables: SessionContext,
 }
 
 impl Bench {
-    pub fn new(schemas: &[Arc<TableSchema>], lookups: Arc<Lookups>) -> Result<Bench, QueryError> {
+    pub fn new(schemas: &[Arc<TableSchema>], lookups: Arc<Lookups>, tuning: Tuning) -> Result<Bench, QueryError> {
         let base = query::session_with(&query::Limits::RULE, lookups);
         base.register_udf(memory::first_seen_function());
         let tables = empty_tables(&base, schemas)?;
-        Ok(Bench { base, schemas: schemas.to_vec(), states: Vec::new(), tables })
+        Ok(Bench { base, schemas: schemas.to_vec(), states: Vec::new(), tuning, tables })
     }
 
     /// Reads the files of state tables, which rules can name from then on.
@@ -76,14 +78,20 @@ impl Bench {
         if let (Some(header), Some(plan)) = (&header, &plan) {
             check_output(path, header, plan, &mut found);
         }
+        let exceptions = match &plan {
+            Some(plan) => self.tuning.compile(&self.base, &id_of(path), plan, &mut found),
+            None => Vec::new(),
+        };
         let rule = match (header, plan) {
-            (Some(header), Some(plan)) if found.is_empty() => match self.build(path, text, header, &plan).await {
-                Ok(rule) => Some(rule),
-                Err(error) => {
-                    found.extend(self.explained(path, text, error));
-                    None
+            (Some(header), Some(plan)) if found.is_empty() => {
+                match self.build(path, text, header, &plan, exceptions).await {
+                    Ok(rule) => Some(rule),
+                    Err(error) => {
+                        found.extend(self.explained(path, text, error));
+                        None
+                    }
                 }
-            },
+            }
             _ => None,
         };
         problems.append(&mut found);
@@ -97,7 +105,14 @@ impl Bench {
         if mistakes.is_empty() { vec![problem] } else { mistakes }
     }
 
-    async fn build(&self, path: &Path, text: &str, header: Header, plan: &LogicalPlan) -> Result<Rule, QueryError> {
+    async fn build(
+        &self,
+        path: &Path,
+        text: &str,
+        header: Header,
+        plan: &LogicalPlan,
+        exceptions: Vec<Arc<Exception>>,
+    ) -> Result<Rule, QueryError> {
         let (tables, states) = self.tables_of(plan)?;
         if tables.is_empty() {
             return Err(Problem::new("the rule reads no table").into());
@@ -122,12 +137,16 @@ impl Bench {
             Some(window) => {
                 let evidence = self.evidence(text, &header, plan)?;
                 let (relations, flat) = self.relations(text).await?;
-                let windowed = self.windowed(text, &header, plan, &tables, flat, window, evidence).await?;
+                let mut windowed = self.windowed(text, &header, plan, &tables, flat, window, evidence).await?;
+                if let Some(column) = beyond_entity(&exceptions, &header.entity) {
+                    let reason = format!("tuning.yaml looks at `{column}`, which may change while it holds");
+                    (windowed.shape, windowed.early) = (Err(reason.clone()), Err(reason));
+                }
                 (relations, Body::Windowed(Arc::new(windowed)))
             }
         };
         let rule = Rule {
-            id: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+            id: id_of(path),
             path: path.to_owned(),
             sql: text.to_owned(),
             title: header.title,
@@ -141,7 +160,11 @@ impl Bench {
             suppress_us: header.suppress_us,
             needs_level: header.needs_level,
             references: header.references,
-            version: Identity::new().part(text.as_bytes()).version(),
+            version: exceptions
+                .iter()
+                .fold(Identity::new().part(text.as_bytes()), |id, e| id.part(e.entry.when.as_bytes()))
+                .version(),
+            exceptions,
             tables,
             states,
             relations,
@@ -280,6 +303,15 @@ impl Bench {
                 .into()),
         }
     }
+}
+
+pub(crate) fn id_of(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// A column that an exception looks at and that is not the same for all that an entity does.
+fn beyond_entity<'a>(exceptions: &'a [Arc<Exception>], entity: &[String]) -> Option<&'a String> {
+    exceptions.iter().flat_map(|e| &e.columns).find(|column| !entity.contains(column))
 }
 
 fn never_fires() -> Problem {

@@ -105,7 +105,7 @@ pub(crate) fn merge(rule: &Rule, batches: &[RecordBatch], boundary: Micros) -> R
     Ok(answer)
 }
 
-/// The rows of the SELECT that have an entity, with their numbers. `at` has the boundary of each row.
+/// The rows of the SELECT that have an entity and are not excepted, with their numbers. `at` has the boundary of each row.
 pub(crate) fn held_rows(
     rule: &Rule,
     batch: &RecordBatch,
@@ -114,7 +114,11 @@ pub(crate) fn held_rows(
 ) -> Result<Vec<(usize, Held)>> {
     debug_assert_eq!(at.len(), batch.num_rows());
     let mut held = Vec::with_capacity(batch.num_rows());
+    let excepted = rule.excepted(batch);
     for (row, entity) in entities(&rule.entity, batch)?.into_iter().enumerate() {
+        if excepted.get(row) == Some(&true) {
+            continue;
+        }
         let Some(entity) = entity else {
             *nulls += 1;
             continue;

@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use arrow::record_batch::RecordBatch;
 use event::{Micros, Severity};
 
 use crate::derive::EvidenceSource;
 use crate::memory::Remembering;
 use crate::program::Program;
+use crate::tuning::{self, Exception};
 use crate::windows::{Shape, Sieves};
 
 /// Boundaries are the multiples of `every_us`; each looks back over `window_us`, a multiple of it.
@@ -54,8 +56,10 @@ pub struct Rule {
     pub suppress_us: i64,
     pub needs_level: Option<String>,
     pub references: Vec<String>,
-    /// BLAKE3 of the file, hex.
+    /// BLAKE3 of the file and of the conditions in `exceptions`, hex.
     pub version: String,
+    /// Of tuning.yaml, those in force.
+    pub exceptions: Vec<Arc<Exception>>,
     /// The stored tables it reads, views and state tables resolved.
     pub tables: Vec<String>,
     /// The state tables it joins.
@@ -77,6 +81,11 @@ pub struct Explanation {
 }
 
 impl Rule {
+    /// Which of the rows that its SELECT returned are no findings; empty if none can be.
+    pub(crate) fn excepted(&self, rows: &RecordBatch) -> Vec<bool> {
+        tuning::taken(&self.id, &self.exceptions, rows)
+    }
+
     /// `None` for rules without a window.
     pub fn explanation(&self) -> Option<Explanation> {
         let Body::Windowed(windowed) = &self.body else { return None };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use datafusion::execution::context::SessionContext;
-use event::TableSchema;
+use event::{Micros, TableSchema};
 use query::{LookupProblem, Lookups};
 use tokio::runtime::Handle;
 
@@ -15,9 +15,20 @@ use crate::ident::Identity;
 use crate::load::Bench;
 use crate::memory::StateTable;
 use crate::rule::Rule;
+use crate::tuning::Tuning;
 
 /// Bytes of a rule file. A page of SQL with generous lists.
 const FILE_BYTES_MAX: u64 = 256 << 10;
+
+/// Exceptions, beside the folders of rules.
+const TUNING: &str = "tuning.yaml";
+
+/// What rules stand on beside tables.
+#[derive(Default)]
+struct Ground {
+    lookups: Lookups,
+    tuning: Tuning,
+}
 
 #[derive(Clone)]
 pub struct RuleSet {
@@ -30,6 +41,8 @@ pub struct RuleSet {
     pub schemas: Vec<Arc<TableSchema>>,
     /// What is odd about the folder and keeps no rule from working.
     pub warnings: Vec<RuleProblem>,
+    /// When an exception of tuning.yaml ends next: from then on the set is another.
+    pub tuned_until: Option<Micros>,
     /// By name; those that no rule joins too.
     pub states: Vec<Arc<StateTable>>,
     /// The session that rules run in: functions and limits, no tables.
@@ -37,7 +50,7 @@ pub struct RuleSet {
 }
 
 impl RuleSet {
-    /// Reads `<dir>/state/*.sql` and `<dir>/<source>/*.sql`. All mistakes of all files are reported at once.
+    /// Reads `<dir>/state/*.sql`, `<dir>/<source>/*.sql`, `<dir>/lookups` and `<dir>/tuning.yaml`. All mistakes of all files are reported at once.
     pub async fn load(dir: &Path, schemas: &[Arc<TableSchema>], schemas_hash: &str) -> Result<RuleSet, RuleErrors> {
         let mut problems = Vec::new();
         let read_all = |paths: Vec<PathBuf>, problems: &mut Vec<RuleProblem>| {
@@ -61,7 +74,31 @@ impl RuleSet {
                 Lookups::default()
             }
         };
-        Self::parse_after(problems, lookups, &states, &files, schemas, schemas_hash).await
+        let tuning = match std::fs::read_to_string(dir.join(TUNING)) {
+            Ok(text) => Tuning::parse(&dir.join(TUNING), &text, now(), &mut problems),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Tuning::default(),
+            Err(error) => {
+                let message = format!("cannot read the file: {error}");
+                problems.push(RuleProblem { path: dir.join(TUNING), line: 0, message, hint: None });
+                Tuning::default()
+            }
+        };
+        let ground = Ground { lookups, tuning };
+        Self::parse_after(problems, ground, &states, &files, schemas, schemas_hash).await
+    }
+
+    /// Rules with exceptions, as of a moment.
+    pub async fn parse_tuned(
+        (path, text): (&Path, &str),
+        now: Micros,
+        files: &[(PathBuf, String)],
+        schemas: &[Arc<TableSchema>],
+        schemas_hash: &str,
+    ) -> Result<RuleSet, RuleErrors> {
+        let mut problems = Vec::new();
+        let tuning = Tuning::parse(path, text, now, &mut problems);
+        let ground = Ground { tuning, ..Ground::default() };
+        Self::parse_after(problems, ground, &[], files, schemas, schemas_hash).await
     }
 
     /// Rules given as (path, text), without state tables.
@@ -70,7 +107,7 @@ impl RuleSet {
         schemas: &[Arc<TableSchema>],
         schemas_hash: &str,
     ) -> Result<RuleSet, RuleErrors> {
-        Self::parse_after(Vec::new(), Lookups::default(), &[], files, schemas, schemas_hash).await
+        Self::parse_after(Vec::new(), Ground::default(), &[], files, schemas, schemas_hash).await
     }
 
     /// Lookups, state tables and rules given as (path, text).
@@ -85,12 +122,13 @@ impl RuleSet {
             Ok(lookups) => (lookups, Vec::new()),
             Err(found) => (Lookups::default(), found.into_iter().map(of_lookup).collect()),
         };
-        Self::parse_after(problems, lookups, states, files, schemas, schemas_hash).await
+        let ground = Ground { lookups, ..Ground::default() };
+        Self::parse_after(problems, ground, states, files, schemas, schemas_hash).await
     }
 
     async fn parse_after(
         mut problems: Vec<RuleProblem>,
-        lookups: Lookups,
+        Ground { lookups, tuning }: Ground,
         states: &[(PathBuf, String)],
         files: &[(PathBuf, String)],
         schemas: &[Arc<TableSchema>],
@@ -103,8 +141,10 @@ impl RuleSet {
         let texts = lookups.texts().map(|(name, text)| format!("{name}\n{text}")).collect::<Vec<_>>();
         let context =
             texts.iter().fold(Identity::new().part(schemas_hash.as_bytes()), |id, t| id.part(t.as_bytes())).version();
-        let warnings = expired(&lookups);
-        let mut bench = Bench::new(schemas, Arc::new(lookups)).map_err(|e| RuleErrors(vec![whole(e.to_string())]))?;
+        let (mut warnings, tuned_until) = (expired(&lookups), tuning.until);
+        warnings.extend(tuning.expired.iter().cloned());
+        let mut bench =
+            Bench::new(schemas, Arc::new(lookups), tuning).map_err(|e| RuleErrors(vec![whole(e.to_string())]))?;
         bench.load_states(states, &mut problems).await;
         let mut rules: BTreeMap<String, Arc<Rule>> = BTreeMap::new();
         let mut paths: BTreeMap<String, PathBuf> = BTreeMap::new();
@@ -121,17 +161,29 @@ impl RuleSet {
                 rules.insert(id, Arc::new(rule));
             }
         }
+        let ids: Vec<&str> = paths.keys().map(String::as_str).collect();
+        bench.tuning.strangers(&ids, &mut problems);
         if !problems.is_empty() {
             return Err(RuleErrors(problems));
         }
         let bundle = bundle(&rules, &bench.states, &context);
         let (base, schemas, states) = (bench.base.clone(), bench.schemas.clone(), bench.states.clone());
         let rules = rules.into_values().collect();
-        Ok(RuleSet { rules, bundle, context, schemas, states, warnings, base })
+        Ok(RuleSet { rules, bundle, context, schemas, states, warnings, tuned_until, base })
     }
 
     pub fn get(&self, id: &str) -> Option<&Arc<Rule>> {
         self.rules.iter().find(|r| r.id == id)
+    }
+
+    /// Without exceptions, for the tests of rules: what a place lives with says nothing about a rule.
+    pub fn untuned(mut self) -> RuleSet {
+        for rule in &mut self.rules {
+            if !rule.exceptions.is_empty() {
+                *rule = Arc::new(Rule { exceptions: Vec::new(), ..rule.as_ref().clone() });
+            }
+        }
+        self
     }
 
     /// The same set with only these rules, for tests and backtests. The bundle stays: it names the folder.
@@ -176,21 +228,24 @@ fn of_lookup(problem: LookupProblem) -> RuleProblem {
 
 /// Rows whose date has passed still match, so that a bundle has one meaning: someone has to take them out.
 fn expired(lookups: &Lookups) -> Vec<RuleProblem> {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64);
     let warning = |row: query::Expired| RuleProblem {
         path: row.path,
         line: row.line,
         message: format!("the row has expired ({}) and still matches", row.date),
         hint: Some("take it out, or give it a new date".to_owned()),
     };
-    lookups.expired(now).into_iter().map(warning).collect()
+    lookups.expired(now()).into_iter().map(warning).collect()
+}
+
+fn now() -> Micros {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64)
 }
 
 fn bundle(rules: &BTreeMap<String, Arc<Rule>>, states: &[Arc<StateTable>], schemas_hash: &str) -> String {
     let start = Identity::new().part(schemas_hash.as_bytes());
     let state = |id: Identity, s: &Arc<StateTable>| id.part(b"state").part(s.name.as_bytes()).part(s.sql.as_bytes());
     let start = states.iter().fold(start, state);
-    rules.values().fold(start, |id, rule| id.part(rule.id.as_bytes()).part(rule.sql.as_bytes())).version()
+    rules.values().fold(start, |id, rule| id.part(rule.id.as_bytes()).part(rule.version.as_bytes())).version()
 }
 
 /// The `.sql` files of `state` in `dir`, if it is there, sorted.

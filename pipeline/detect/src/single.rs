@@ -62,7 +62,11 @@ pub fn judge(rule: &Rule, bundle: &str, table: &str, batch: &RecordBatch, select
     if rows.num_rows() == 0 {
         return Ok(verdict);
     }
+    let excepted = rule.excepted(&rows);
     for (row, entity) in entities(&rule.entity, &rows)?.into_iter().enumerate() {
+        if excepted.get(row) == Some(&true) {
+            continue;
+        }
         match entity {
             Some(entity) => {
                 let source = Source { table, batch, row: from[row] as usize };

@@ -8,4 +8,5 @@ mod refusals;
 mod single;
 mod stories;
 mod streams;
+mod tuning;
 mod windows;

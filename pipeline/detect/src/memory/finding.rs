@@ -42,7 +42,11 @@ pub fn drafts(
 ) -> Result<(Vec<Draft>, u64)> {
     let mut drafts = Vec::new();
     let mut nulls = 0;
+    let excepted = rule.excepted(&fired.rows);
     for (row, entity) in entities(&rule.entity, &fired.rows)?.into_iter().enumerate() {
+        if excepted.get(row) == Some(&true) {
+            continue;
+        }
         let Some(entity) = entity else {
             nulls += 1;
             continue;

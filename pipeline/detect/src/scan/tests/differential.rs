@@ -248,7 +248,7 @@ impl Grammar {
 
 async fn random_rules(grammar: &mut Grammar) -> RuleSet {
     let schemas = fixtures::schemas();
-    let bench = Bench::new(&schemas, std::sync::Arc::default()).expect("the fixtures are tables");
+    let bench = Bench::new(&schemas, std::sync::Arc::default(), Default::default()).expect("the fixtures are tables");
     let mut rules: Vec<Arc<Rule>> = Vec::new();
     let mut refused = 0;
     while rules.len() < RULES {
@@ -267,6 +267,7 @@ async fn random_rules(grammar: &mut Grammar) -> RuleSet {
         context: String::new(),
         schemas,
         states: Vec::new(),
+        tuned_until: None,
         warnings: Vec::new(),
         base: bench.base,
     }
