@@ -16,7 +16,7 @@ use arrow::array::AsArray;
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
 use detect::{Engine, Rule, RuleSet};
-use event::{Admitted, Batch, Finding, Frontier, Micros, Origin, Watermarks, column};
+use event::{Admitted, Batch, Finding, Frontier, Micros, Origin, Standing, Watermarks, column};
 use futures::StreamExt;
 use normalize::Schemas;
 use query::SessionContext;
@@ -129,15 +129,15 @@ impl<'a> Backtest<'a> {
             self.single(table, tries, line).await?;
         }
         for at in 0..tries.len() {
-            if tries[at].rule.window.is_some() {
+            if !tries[at].rule.is_single() {
                 line.show(|| format!("rule {} of {}: {}", at + 1, tries.len(), tries[at].rule.id));
-                self.windowed(&mut tries[at]).await?;
+                self.to_the_end(&mut tries[at]).await?;
             }
         }
         Ok(())
     }
 
-    /// Passes the rows of a table by the single-event rules that read it.
+    /// Passes the rows of a table by the rules without a window that read it.
     async fn single(&self, table: &str, tries: &mut [Try], line: &mut ProgressLine) -> Result<()> {
         let mut readers: Vec<&mut Try> =
             tries.iter_mut().filter(|t| t.rule.window.is_none() && t.rule.tables.iter().any(|n| n == table)).collect();
@@ -160,8 +160,9 @@ impl<'a> Backtest<'a> {
         Ok(())
     }
 
-    /// Every boundary that rows of the range can touch, of live rows and of imported ones.
-    async fn windowed(&self, rule: &mut Try) -> Result<()> {
+    /// Every boundary that rows of the range can touch, of live rows and of imported ones; what rules that remember found
+    /// early, settled.
+    async fn to_the_end(&self, rule: &mut Try) -> Result<()> {
         let range = match (self.range.from, self.range.to) {
             (None, None) => None,
             // Boundaries beyond the rows find nothing and would be walked all the same.
@@ -245,13 +246,14 @@ impl Try {
         Ok(())
     }
 
-    /// Several findings with one id are one finding told again: the last counts.
+    /// Several findings with one id are one finding told again: the last counts, and is none if it takes it back.
     fn finish(self) -> Tried {
         let Try { rule, findings, rows, took, .. } = self;
         let mut last = std::collections::BTreeMap::new();
         for finding in findings {
             last.insert((finding.time.first(), finding.id.clone(), finding.origin.name()), finding);
         }
+        last.retain(|_, finding| finding.standing != Standing::Retracted);
         Tried { rule, findings: last.into_values().collect(), rows, took }
     }
 }

@@ -21,6 +21,7 @@ pub mod lint;
 mod load;
 mod memory;
 pub mod oracle;
+mod pattern;
 mod plan;
 mod program;
 mod rule;

@@ -18,6 +18,8 @@ use datafusion::physical_expr::PhysicalExpr;
 use event::{TableSchema, column};
 use query::{QueryError, batch_table};
 
+use crate::pattern;
+
 /// Columns that windows are cut by.
 pub const WINDOW_COLUMNS: [&str; 3] = [column::TIME, column::SOURCE_WATERMARK, column::ORIGIN];
 
@@ -29,7 +31,12 @@ pub fn physical(state: &SessionState, expr: &Expr, schema: &DFSchema) -> Result<
         .build();
     let simplifier = ExprSimplifier::new(context);
     let simple = simplifier.simplify(simplifier.coerce(expr.clone(), schema)?)?;
-    state.create_physical_expr(simple, schema)
+    expression(state, simple, schema)
+}
+
+/// A physical expression of an optimized one.
+pub fn expression(state: &SessionState, expr: Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
+    pattern::compiled(state.create_physical_expr(expr, schema)?)
 }
 
 /// A session in which every stored table is empty.

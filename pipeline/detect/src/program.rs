@@ -16,7 +16,7 @@ use datafusion::physical_expr::expressions::Column;
 use event::TableSchema;
 use query::QueryError;
 
-use crate::plan::{empty_tables, not_row_local};
+use crate::plan::{empty_tables, expression, not_row_local};
 use crate::scan::{Expr, Projection, is_plain, replace};
 
 #[derive(Debug)]
@@ -112,19 +112,19 @@ pub(crate) fn push_steps(state: &SessionState, plan: &LogicalPlan, steps: &mut V
                 steps.push(Step::Take(projection.clone()));
             }
             for filter in &scan.filters {
-                steps.push(Step::Keep(state.create_physical_expr(filter.clone(), &scan.projected_schema)?));
+                steps.push(Step::Keep(expression(state, filter.clone(), &scan.projected_schema)?));
             }
             Ok(true)
         }
         LogicalPlan::SubqueryAlias(alias) => push_steps(state, &alias.input, steps),
         LogicalPlan::Filter(filter) => {
             let more = push_steps(state, &filter.input, steps)?;
-            steps.push(Step::Keep(state.create_physical_expr(filter.predicate.clone(), filter.input.schema())?));
+            steps.push(Step::Keep(expression(state, filter.predicate.clone(), filter.input.schema())?));
             Ok(more)
         }
         LogicalPlan::Projection(projection) => {
             let more = push_steps(state, &projection.input, steps)?;
-            let compile = |e: &LogicalExpr| state.create_physical_expr(e.clone(), projection.input.schema());
+            let compile = |e: &LogicalExpr| expression(state, e.clone(), projection.input.schema());
             let exprs = projection.expr.iter().map(compile).collect::<Result<Vec<_>>>()?;
             steps.push(Step::Compute { exprs, schema: plan.schema().inner().clone() });
             Ok(more)

@@ -86,6 +86,11 @@ impl Rule {
         tuning::taken(&self.id, &self.exceptions, rows)
     }
 
+    /// Looks at each row alone, and remembers nothing.
+    pub fn is_single(&self) -> bool {
+        matches!(self.body, Body::Single(_))
+    }
+
     /// `None` for rules without a window.
     pub fn explanation(&self) -> Option<Explanation> {
         let Body::Windowed(windowed) = &self.body else { return None };

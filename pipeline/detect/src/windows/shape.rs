@@ -18,7 +18,7 @@ use super::condition::{Condition, Understood, understand};
 use super::groups::LANES_MAX;
 use super::input::Part;
 use super::keys::KeyCodec;
-use crate::plan::{empty_tables, not_row_local};
+use crate::plan::{empty_tables, expression, not_row_local};
 use crate::program::Step;
 
 /// A rule as panes.
@@ -122,7 +122,7 @@ pub async fn shape(
         let compiled = Aggregates::compile(&state, aggregate)?;
         let Some(input) = Part::of(&state, schema, &aggregate.input)? else { continue };
         input.try_on_nothing(schema)?;
-        let physical = |e: &Expr| state.create_physical_expr(e.clone(), aggregate.input.schema());
+        let physical = |e: &Expr| expression(&state, e.clone(), aggregate.input.schema());
         let keys = aggregate.group_expr.iter().map(physical).collect::<PlanResult<Vec<_>>>()?;
         let part = ShapePart { input, keys, feeds: compiled.feeds };
         match &mut whole {
@@ -249,7 +249,7 @@ impl Aggregates {
             return cannot();
         }
         let schema = aggregate.input.schema();
-        let physical = |e: &Expr| state.create_physical_expr(e.clone(), schema);
+        let physical = |e: &Expr| expression(state, e.clone(), schema);
         let filter = params.filter.as_deref().map(physical).transpose()?;
         let argument = without_cast(&params.args[0], schema);
         let constant = matches!(argument, Expr::Literal(value, _) if !value.is_null());
@@ -372,10 +372,10 @@ fn rest(state: &SessionState, above: &[&LogicalPlan]) -> PlanResult<Vec<Step>> {
     for node in above.iter().rev() {
         steps.push(match node {
             LogicalPlan::Filter(filter) => {
-                Step::Keep(state.create_physical_expr(filter.predicate.clone(), filter.input.schema())?)
+                Step::Keep(expression(state, filter.predicate.clone(), filter.input.schema())?)
             }
             LogicalPlan::Projection(projection) => {
-                let compile = |e: &Expr| state.create_physical_expr(e.clone(), projection.input.schema());
+                let compile = |e: &Expr| expression(state, e.clone(), projection.input.schema());
                 let exprs = projection.expr.iter().map(compile).collect::<PlanResult<Vec<_>>>()?;
                 Step::Compute { exprs, schema: node.schema().inner().clone() }
             }
