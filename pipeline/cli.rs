@@ -55,6 +55,8 @@ pub enum Command {
     Backtest(Backtest),
     /// Make synthetic events with planted attacks
     Generate(Generate),
+    /// Ask a running process whether it is ready; exit 1 if not
+    Health,
     /// Check that everything stored is there, whole and once
     Verify(Verify),
     /// Copy the data directory, also while it is in use

@@ -9,6 +9,7 @@ pub mod config;
 pub mod demo;
 pub mod explain;
 pub mod generate;
+pub mod health;
 pub mod hunt;
 pub mod import;
 pub mod keep;

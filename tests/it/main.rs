@@ -3,6 +3,7 @@
 mod anger;
 mod crash;
 mod demo;
+mod deploy;
 mod import;
 #[path = "../kafka/mod.rs"]
 mod kafka;

@@ -41,6 +41,8 @@ pub struct ReceiverConfig {
     pub pagerduty: Option<PagerDutyConfig>,
     #[serde(default)]
     pub webhook: Option<WebhookConfig>,
+    #[serde(default)]
+    pub alertmanager: Option<AlertmanagerConfig>,
     /// A page that could not be delivered for so long is given up. Absent: never.
     #[serde(default)]
     pub max_age: Option<Span>,
@@ -67,6 +69,19 @@ pub struct WebhookConfig {
     pub url: String,
     /// `whsec_` and base64 of 24 to 64 bytes. Several while a secret is being rotated: each signs.
     pub secrets: Vec<Secret>,
+}
+
+/// One Alertmanager. Of a cluster each member gets a receiver of its own.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AlertmanagerConfig {
+    /// Where it listens, such as `http://alertmanager:9093`, with its route prefix if it has one.
+    pub url: String,
+    #[serde(default)]
+    pub bearer: Option<Secret>,
+    /// How long an incident fires there. Absent: 4h.
+    #[serde(default)]
+    pub holds: Option<Span>,
 }
 
 impl Config {
@@ -114,8 +129,17 @@ impl ReceiverConfig {
         if name.is_empty() {
             mistakes.push("a receiver has no name\nhint: routes refer to receivers by `name`".to_owned());
         }
-        if usize::from(self.pagerduty.is_some()) + usize::from(self.webhook.is_some()) != 1 {
-            mistakes.push(format!("receiver `{name}` needs exactly one kind\nhint: `pagerduty` or `webhook`"));
+        let kinds = [self.pagerduty.is_some(), self.webhook.is_some(), self.alertmanager.is_some()];
+        if kinds.into_iter().filter(|is| *is).count() != 1 {
+            let hint = "hint: `pagerduty`, `webhook` or `alertmanager`";
+            mistakes.push(format!("receiver `{name}` needs exactly one kind\n{hint}"));
+        }
+        if let Some(alertmanager) = &self.alertmanager {
+            check_url(&format!("url of receiver `{name}`"), &alertmanager.url, mistakes);
+            if alertmanager.url.trim_end_matches('/').ends_with("/api/v2/alerts") {
+                let hint = "hint: the path /api/v2/alerts is added to it";
+                mistakes.push(format!("url of receiver `{name}` holds Alertmanager's path\n{hint}"));
+            }
         }
         if let Some(pagerduty) = &self.pagerduty {
             check_url(&format!("url of receiver `{name}`"), &pagerduty.url, mistakes);

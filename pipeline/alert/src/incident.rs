@@ -322,6 +322,7 @@ impl<'a> Incidents<'a> {
                 title: finding.title.clone(),
                 severity: finding.severity,
                 summary: line_of(finding),
+                entity: finding.entity.clone(),
                 retracted,
             }));
             self.put(RETRACTION, &notification, std::iter::once(receiver.as_str()))?;

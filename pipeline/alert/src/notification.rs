@@ -40,6 +40,9 @@ pub struct Retraction {
     pub title: String,
     pub severity: Severity,
     pub summary: String,
+    /// Columns and values; none in pages written before they were kept.
+    #[serde(default)]
+    pub entity: Vec<(String, String)>,
     /// Wall clock when the last of its findings was retracted.
     pub retracted: Micros,
 }

@@ -1,6 +1,7 @@
 //! The kinds of receivers. A receiver renders a notification into a request and judges the answer; it holds no state and
 //! does no I/O. A new kind is one file here, one variant below and one field in `ReceiverConfig`.
 
+pub(crate) mod alertmanager;
 mod details;
 pub(crate) mod pagerduty;
 pub(crate) mod webhook;
@@ -13,6 +14,7 @@ use crate::notification::Notification;
 use crate::pace::{self, Bucket};
 
 pub(crate) enum Receiver {
+    Alertmanager(alertmanager::Alertmanager),
     PagerDuty(pagerduty::PagerDuty),
     Webhook(webhook::Webhook),
 }
@@ -35,10 +37,11 @@ pub(crate) enum Verdict {
 impl Receiver {
     /// Reads the secrets. The message names the receiver.
     pub fn new(config: &ReceiverConfig) -> Result<Receiver, String> {
-        let receiver = match (&config.pagerduty, &config.webhook) {
-            (Some(pagerduty), None) => pagerduty::PagerDuty::new(pagerduty).map(Receiver::PagerDuty),
-            (None, Some(webhook)) => webhook::Webhook::new(webhook).map(Receiver::Webhook),
-            _ => Err("it needs exactly one kind\nhint: `pagerduty` or `webhook`".to_owned()),
+        let receiver = match (&config.pagerduty, &config.webhook, &config.alertmanager) {
+            (Some(pagerduty), None, None) => pagerduty::PagerDuty::new(pagerduty).map(Receiver::PagerDuty),
+            (None, Some(webhook), None) => webhook::Webhook::new(webhook).map(Receiver::Webhook),
+            (None, None, Some(config)) => alertmanager::Alertmanager::new(config).map(Receiver::Alertmanager),
+            _ => Err("it needs exactly one kind\nhint: `pagerduty`, `webhook` or `alertmanager`".to_owned()),
         };
         receiver.map_err(|mistake| format!("receiver `{}`: {mistake}", config.name))
     }
@@ -46,6 +49,7 @@ impl Receiver {
     /// The same page and time give the same bytes.
     pub fn request(&self, page: &str, notification: &Notification, now: Micros) -> Request {
         match self {
+            Receiver::Alertmanager(alertmanager) => alertmanager.request(notification, now),
             Receiver::PagerDuty(pagerduty) => pagerduty.request(notification),
             Receiver::Webhook(webhook) => webhook.request(page, notification, now),
         }
@@ -57,6 +61,7 @@ impl Receiver {
             Err(error) => return Verdict::Unknown(error.to_string()),
         };
         match self {
+            Receiver::Alertmanager(_) => alertmanager::judge(answer, now),
             Receiver::PagerDuty(_) => pagerduty::judge(answer, now),
             Receiver::Webhook(_) => webhook::judge(answer, now),
         }
@@ -65,6 +70,7 @@ impl Receiver {
     /// Receivers with the same key share one bucket.
     pub fn bucket_key(&self) -> String {
         match self {
+            Receiver::Alertmanager(alertmanager) => alertmanager.bucket_key(),
             Receiver::PagerDuty(pagerduty) => pagerduty.bucket_key(),
             Receiver::Webhook(webhook) => webhook.bucket_key(),
         }
@@ -72,6 +78,7 @@ impl Receiver {
 
     pub fn bucket(&self, now: Micros) -> Bucket {
         let (per_minute, burst) = match self {
+            Receiver::Alertmanager(_) => (alertmanager::PER_MINUTE, alertmanager::BURST),
             Receiver::PagerDuty(_) => (pagerduty::PER_MINUTE, pagerduty::BURST),
             Receiver::Webhook(_) => (webhook::PER_MINUTE, webhook::BURST),
         };

@@ -1,5 +1,6 @@
 //! Tests of the crate through its door: recording, and delivery to a scripted receiver.
 
+mod alertmanager;
 mod crash;
 mod delivery;
 mod fake;
