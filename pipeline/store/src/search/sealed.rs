@@ -1,7 +1,7 @@
 //! The query over a segment, without reading its events where the index or a column knows better: words, patterns
-//! and existence come from the index's dictionary and postings, columns from just that Parquet column. Regular
-//! expressions, networks and ranges on paths take the rows that have the path as candidates and verify them on
-//! `raw` by brute force. Agrees with [`Node::matches`] on every row.
+//! and existence come from the index's dictionary and postings, columns from just that Parquet column. Phrases with a rare
+//! word, regular expressions, networks and ranges on paths take rows as candidates and verify them on `raw` by brute
+//! force. Agrees with [`Node::matches`] on every row.
 
 use std::io;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::leaves::Leaves;
 use super::query::{Phrase, Test, Word};
 use super::rows::{Node, Target, column_matches, raw_matches};
 use crate::StoreError;
-use crate::segment::index::{IndexReader, TERM_TEXT};
+use crate::segment::index::{IndexReader, Kind};
 use crate::segment::{Data, Segment};
 
 /// The matching rows of a segment.
@@ -84,10 +84,14 @@ impl Search<'_> {
         let mut found = Bits::none(within.len());
         match test {
             Test::Words(phrase) => {
+                let mut open = Bits::none(within.len());
                 for path in index.paths.iter().filter(|path| target.covers(path, false)) {
-                    words_at(index, path, phrase, &mut found).map_err(reading)?;
+                    words_at(index, path, phrase, &mut found, &mut open).map_err(reading)?;
                 }
                 found.and(within);
+                open.and(within);
+                open.without(&found);
+                found.or(&self.verify(target, test, &open)?);
                 Ok(found)
             }
             Test::Exists => {
@@ -150,29 +154,35 @@ fn cost(node: &Node) -> u8 {
 fn exists(index: &IndexReader, target: &Target, found: &mut Bits) -> io::Result<()> {
     for path in index.paths.iter().filter(|path| target.covers(path, true)) {
         let all = Word::Glob(super::query::Glob::new("*"));
-        for_terms(index, path, &all, true, |info| set_docs(index, info, found))?;
+        for_terms(index, path, &all, &Kind::ALL, true, |_, info| set_docs(index, info, found))?;
     }
     Ok(())
 }
 
-fn words_at(index: &IndexReader, path: &str, phrase: &Phrase, found: &mut Bits) -> io::Result<()> {
+/// Rows that match for certain go to `found`, those whose words would have to be looked at to `open`.
+fn words_at(index: &IndexReader, path: &str, phrase: &Phrase, found: &mut Bits, open: &mut Bits) -> io::Result<()> {
     if let Some(number) = &phrase.number {
-        for_terms(index, path, &Word::Exact(number.clone()), false, |info| set_docs(index, info, found))?;
+        let number = Word::Exact(number.clone());
+        for_terms(index, path, &number, &Kind::ALL, false, |_, info| set_docs(index, info, found))?;
     }
     match phrase.words.as_slice() {
-        [only] => for_terms(index, path, only, false, |info| set_docs(index, info, found)),
-        words => phrase_at(index, path, words, found),
+        [only] => for_terms(index, path, only, &Kind::ALL, false, |_, info| set_docs(index, info, found)),
+        words => phrase_at(index, path, words, found, open),
     }
 }
 
-/// First the rows that have all the words at the path, then their positions.
-fn phrase_at(index: &IndexReader, path: &str, words: &[Word], found: &mut Bits) -> io::Result<()> {
+/// First the rows that have all the words at the path, then their positions. A row in which a word is rare has none there.
+fn phrase_at(index: &IndexReader, path: &str, words: &[Word], found: &mut Bits, open: &mut Bits) -> io::Result<()> {
     let mut terms: Vec<Vec<TermInfo>> = Vec::with_capacity(words.len());
     let mut candidates = Bits::all(found.len());
+    let mut unplaced = Bits::none(found.len());
     for word in words {
         let (mut infos, mut docs) = (Vec::new(), Bits::none(found.len()));
-        for_terms(index, path, word, false, |info| {
-            infos.push(info.clone());
+        for_terms(index, path, word, &[Kind::Rare, Kind::Placed], false, |kind, info| {
+            match kind {
+                Kind::Placed => infos.push(info.clone()),
+                _ => set_docs(index, info, &mut unplaced)?,
+            }
             set_docs(index, info, &mut docs)
         })?;
         candidates.and(&docs);
@@ -181,6 +191,8 @@ fn phrase_at(index: &IndexReader, path: &str, words: &[Word], found: &mut Bits) 
         }
         terms.push(infos);
     }
+    unplaced.and(&candidates);
+    open.or(&unplaced);
     // (row, position) of the last word so far, for as much of the phrase as has been seen.
     let mut ends: Option<Vec<(u32, u32)>> = None;
     for infos in &terms {
@@ -205,28 +217,35 @@ fn for_terms(
     index: &IndexReader,
     path: &str,
     word: &Word,
+    kinds: &[Kind],
     with_empty: bool,
-    mut each: impl FnMut(&TermInfo) -> io::Result<()>,
+    mut each: impl FnMut(Kind, &TermInfo) -> io::Result<()>,
 ) -> io::Result<()> {
     let dictionary = index.terms.terms();
-    let mut key = [path.as_bytes(), &TERM_TEXT].concat();
-    let start = key.len();
-    let glob = match word {
-        Word::Exact(exact) => {
-            key.extend_from_slice(exact.as_bytes());
-            return dictionary.get(&key)?.map_or(Ok(()), |info| each(&info));
-        }
-        Word::Glob(glob) => glob,
-    };
-    key.extend_from_slice(glob.prefix().as_bytes());
-    let mut terms = dictionary.range().ge(&key).into_stream()?;
-    while let Some((term, info)) = terms.next() {
-        if !term.starts_with(&key) {
-            break;
-        }
-        let Ok(found) = std::str::from_utf8(&term[start..]) else { continue };
-        if (with_empty || !found.is_empty()) && glob.matches(found) {
-            each(info)?;
+    let mut key = Vec::new();
+    for kind in kinds {
+        kind.key(path, &mut key);
+        let start = key.len();
+        let glob = match word {
+            Word::Exact(exact) => {
+                key.extend_from_slice(exact.as_bytes());
+                if let Some(info) = dictionary.get(&key)? {
+                    each(*kind, &info)?;
+                }
+                continue;
+            }
+            Word::Glob(glob) => glob,
+        };
+        key.extend_from_slice(glob.prefix().as_bytes());
+        let mut terms = dictionary.range().ge(&key).into_stream()?;
+        while let Some((term, info)) = terms.next() {
+            if !term.starts_with(&key) {
+                break;
+            }
+            let Ok(found) = std::str::from_utf8(&term[start..]) else { continue };
+            if (with_empty || !found.is_empty()) && glob.matches(found) {
+                each(*kind, info)?;
+            }
         }
     }
     Ok(())

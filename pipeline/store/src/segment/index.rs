@@ -1,7 +1,7 @@
-//! The inverted index of a segment: one tantivy JSON field over every leaf of `raw`, row number = doc id, positions
-//! for phrases, no document store content, fast fields or field norms. A path is one key of the field, so that a term
-//! reads `<path> 0 's' <word>`. A number is one word, its literal; a leaf without words is the empty word, so that
-//! the terms of a path know every row that has the path.
+//! The inverted index of a segment: one tantivy JSON field over every leaf of `raw`, row number = doc id, no document
+//! store content, fast fields or field norms. A path is one key of the field, so that a term reads `<path> 0 <kind> <word>`
+//! with a [`Kind`]. A number is one word, its literal; a leaf without words is the empty word, so that the terms of a path
+//! know every row that has the path.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -10,18 +10,17 @@ use std::sync::Arc;
 use arrow::array::StringViewArray;
 use tantivy::directory::{MmapDirectory, RamDirectory};
 use tantivy::index::{Index, IndexSettings, SegmentComponent, SegmentReader};
-use tantivy::schema::document::{ReferenceValue, ReferenceValueLeaf};
-use tantivy::schema::{Field, IndexRecordOption, JsonObjectOptions, Schema, TextFieldIndexing, Value};
+use tantivy::postings::InvertedIndexSerializer;
+use tantivy::schema::{Field, IndexRecordOption, JsonObjectOptions, Schema, TextFieldIndexing};
 use tantivy::store::Compressor;
-use tantivy::tokenizer::{Token, TokenStream, Tokenizer, TokenizerManager};
-use tantivy::{Directory, Document, InvertedIndexReader, SingleSegmentIndexWriter};
+use tantivy::tokenizer::{RawTokenizer, TokenizerManager};
+use tantivy::{Directory, InvertedIndexReader, SingleSegmentIndexWriter, TantivyDocument};
 
 use super::NewFile;
+use super::invert::Inverter;
 use crate::StoreError;
-use crate::search::leaves::{Leaf, Leaves};
-use crate::search::words::{fold, next_word};
 
-/// Names the tokenizer in the index's schema; it changes if what a word is should ever change.
+/// Names what a word is in the index's schema; it changes if that should ever change.
 const WORDS: &str = "words1";
 
 /// Folder of the index files within the segment.
@@ -30,44 +29,87 @@ pub const FOLDER: &str = "index";
 /// All distinct paths, so that a query need not scan the dictionary for them.
 const PATHS: &str = "paths.json";
 
-/// Initial size of tantivy's term table; it grows with the segment, whose size the seal limits.
-const WRITER_BYTES: usize = 64 << 20;
+/// For tantivy's own term table, which stays empty. The least it takes.
+const WRITER_BYTES: usize = 1 << 20;
 
-/// Between path and value, and the type code of text, as tantivy writes them.
-pub const TERM_TEXT: [u8; 2] = [0, b's'];
+/// How the words of a leaf are indexed; the byte is the type code of their terms. tantivy keeps no frequencies and
+/// positions for terms that are not text, also when it merges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Kind {
+    /// Of a value of several words, in few rows: no positions, a phrase looks at the rows.
+    Rare = b'b',
+    /// The only word of its value: no part of a longer phrase.
+    Alone = b'o',
+    /// With positions. All words are such up to format 2.
+    Placed = b's',
+}
 
-/// Opens a string that is a number; a text that happens to begin with it gets a space in front.
-const NUMBER: char = '\u{10fffd}';
+impl Kind {
+    /// In the dictionary's order.
+    pub const ALL: [Kind; 3] = [Kind::Rare, Kind::Alone, Kind::Placed];
+
+    /// What the terms of a path begin with, replacing what is in `key`.
+    pub fn key(self, path: &str, key: &mut Vec<u8>) {
+        key.clear();
+        key.extend_from_slice(path.as_bytes());
+        key.extend_from_slice(&[0, self as u8]);
+    }
+}
 
 /// The index files over the `raw` columns, in row order.
 pub fn build<'a>(raws: impl Iterator<Item = &'a StringViewArray>) -> Result<Vec<NewFile>, StoreError> {
+    let mut inverter = Inverter::default();
+    raws.flat_map(|column| column.iter()).for_each(|raw| inverter.add(raw.unwrap_or_default()));
     let directory = RamDirectory::create();
-    let mut writer: SingleSegmentIndexWriter<Row> = Index::builder()
+    let index = rows_without_words(&directory, inverter.rows())?;
+    let paths = paths_file(inverter.paths().into_iter());
+    write_terms(&index, &directory, inverter)?;
+    let mut files = files_of(&index, &directory)?;
+    files.push(paths);
+    Ok(files)
+}
+
+/// An index of so many rows that have no words yet.
+fn rows_without_words(directory: &RamDirectory, rows: u32) -> Result<Index, StoreError> {
+    // tantivy wants the schema's tokenizer to exist, and never calls it.
+    let tokenizers = TokenizerManager::new();
+    tokenizers.register(WORDS, RawTokenizer::default());
+    let mut writer: SingleSegmentIndexWriter = Index::builder()
         .schema(schema())
-        .tokenizers(tokenizers())
+        .tokenizers(tokenizers)
         .settings(IndexSettings {
             docstore_compression: Compressor::Lz4,
             docstore_compress_dedicated_thread: false,
             ..Default::default()
         })
         .single_segment_index_writer(directory.clone(), WRITER_BYTES)?;
-    let mut paths: BTreeSet<String> = BTreeSet::new();
-    let mut leaves = Leaves::default();
-    for raw in raws.flat_map(|column| column.iter()) {
-        leaves.read(raw.unwrap_or_default());
-        let mut last = None;
-        for (path, _) in leaves.iter() {
-            if last != Some(path) && !paths.contains(path) {
-                paths.insert(path.to_owned());
-            }
-            last = Some(path);
-        }
-        writer.add_document(Row::new(&leaves))?;
+    for _ in 0..rows {
+        writer.add_document(TantivyDocument::default())?;
     }
-    let index = writer.finalize()?;
-    let mut files = files_of(&index, &directory)?;
-    files.push(paths_file(&paths));
-    Ok(files)
+    Ok(writer.finalize()?)
+}
+
+/// Replaces dictionary, postings and positions of the index's only part, which are empty.
+fn write_terms(index: &Index, directory: &RamDirectory, inverter: Inverter) -> Result<(), StoreError> {
+    let segment = index.new_segment();
+    let mut serializer = InvertedIndexSerializer::open(&segment)?;
+    let mut field = serializer.new_field(Field::from_field_id(0), inverter.tokens(), None).map_err(in_memory)?;
+    inverter.write(&mut field).map_err(in_memory)?;
+    field.close().map_err(in_memory)?;
+    serializer.close().map_err(in_memory)?;
+    for empty in index.searchable_segment_metas()? {
+        for part in [SegmentComponent::Terms, SegmentComponent::Postings, SegmentComponent::Positions] {
+            let written = segment.relative_path(part.clone());
+            let bytes = directory.atomic_read(&written).map_err(tantivy::TantivyError::from)?;
+            directory.atomic_write(&empty.relative_path(part), &bytes).map_err(in_memory)?;
+        }
+    }
+    Ok(())
+}
+
+fn in_memory(error: std::io::Error) -> StoreError {
+    StoreError::Index(error.into())
 }
 
 /// The index files over the rows of `segments`, one after the other: tantivy stacks documents in the order given.
@@ -81,12 +123,13 @@ pub fn merge(segments: &[impl AsRef<Path>]) -> Result<Vec<NewFile>, StoreError> 
     let directory = RamDirectory::create();
     let merged = tantivy::indexer::merge_indices(&indexes, directory.clone())?;
     let mut files = files_of(&merged, &directory)?;
-    files.push(paths_file(&paths));
+    files.push(paths_file(paths.iter().map(String::as_str)));
     Ok(files)
 }
 
-fn paths_file(paths: &BTreeSet<String>) -> NewFile {
-    let bytes = serde_json::to_vec(paths).expect("strings always serialize");
+/// `paths` ascend.
+pub fn paths_file<'a>(paths: impl Iterator<Item = &'a str>) -> NewFile {
+    let bytes = serde_json::to_vec(&paths.collect::<Vec<_>>()).expect("strings always serialize");
     NewFile { name: format!("{FOLDER}/{PATHS}"), bytes }
 }
 
@@ -113,7 +156,7 @@ fn open(segment: &Path) -> Result<(tantivy::Segment, Index), StoreError> {
     }
 }
 
-fn schema() -> Schema {
+pub fn schema() -> Schema {
     let indexing = TextFieldIndexing::default()
         .set_tokenizer(WORDS)
         .set_index_option(IndexRecordOption::WithFreqsAndPositions)
@@ -123,13 +166,7 @@ fn schema() -> Schema {
     schema.build()
 }
 
-fn tokenizers() -> TokenizerManager {
-    let tokenizers = TokenizerManager::new();
-    tokenizers.register(WORDS, Words::default());
-    tokenizers
-}
-
-fn files_of(index: &Index, directory: &RamDirectory) -> Result<Vec<NewFile>, StoreError> {
+pub fn files_of(index: &Index, directory: &RamDirectory) -> Result<Vec<NewFile>, StoreError> {
     use SegmentComponent::*;
     let mut names = vec![PathBuf::from("meta.json")];
     for segment in index.searchable_segment_metas()? {
@@ -160,133 +197,5 @@ impl IndexReader {
         let (part, _) = open(segment)?;
         let reader = SegmentReader::open(&part)?;
         Ok(IndexReader { terms: reader.inverted_index(Field::from_field_id(0))?, paths, rows: reader.max_doc() })
-    }
-}
-
-/// One row as tantivy wants to see it: an object whose keys are whole paths.
-struct Row {
-    text: String,
-    /// End of path and end of value in `text`, one after the other.
-    ends: Vec<(u32, u32)>,
-}
-
-impl Row {
-    fn new(leaves: &Leaves) -> Row {
-        let mut row = Row { text: String::with_capacity(2048), ends: Vec::with_capacity(leaves.count()) };
-        for (path, leaf) in leaves.iter() {
-            row.text.push_str(path);
-            let path_end = row.text.len() as u32;
-            match leaf {
-                Leaf::Text(text) => {
-                    if text.starts_with(NUMBER) {
-                        row.text.push(' ');
-                    }
-                    row.text.push_str(text);
-                }
-                Leaf::Number(literal) => {
-                    row.text.push(NUMBER);
-                    row.text.push_str(literal);
-                }
-                Leaf::Bool(true) => row.text.push_str("true"),
-                Leaf::Bool(false) => row.text.push_str("false"),
-                Leaf::Time(_) => unreachable!("JSON has no times"),
-            }
-            row.ends.push((path_end, row.text.len() as u32));
-        }
-        row
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-enum View<'a> {
-    Row { text: &'a str, ends: &'a [(u32, u32)] },
-    Leaf(&'a str),
-}
-
-struct Pairs<'a> {
-    text: &'a str,
-    ends: std::slice::Iter<'a, (u32, u32)>,
-    start: usize,
-}
-
-impl<'a> Iterator for Pairs<'a> {
-    type Item = (&'a str, View<'a>);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let (path_end, value_end) = self.ends.next()?;
-        let path = &self.text[self.start..*path_end as usize];
-        let value = &self.text[*path_end as usize..*value_end as usize];
-        self.start = *value_end as usize;
-        Some((path, View::Leaf(value)))
-    }
-}
-
-impl<'a> Value<'a> for View<'a> {
-    type ArrayIter = std::iter::Empty<Self>;
-    type ObjectIter = Pairs<'a>;
-
-    fn as_value(&self) -> ReferenceValue<'a, Self> {
-        match *self {
-            View::Row { text, ends } => ReferenceValue::Object(Pairs { text, ends: ends.iter(), start: 0 }),
-            View::Leaf(text) => ReferenceValue::Leaf(ReferenceValueLeaf::Str(text)),
-        }
-    }
-}
-
-impl Document for Row {
-    type Value<'a> = View<'a>;
-    type FieldsValuesIter<'a> = std::iter::Once<(Field, View<'a>)>;
-
-    fn iter_fields_and_values(&self) -> Self::FieldsValuesIter<'_> {
-        std::iter::once((Field::from_field_id(0), View::Row { text: &self.text, ends: &self.ends }))
-    }
-}
-
-/// The words of a leaf for tantivy.
-#[derive(Clone, Default)]
-struct Words {
-    token: Token,
-}
-
-struct WordStream<'a> {
-    text: &'a str,
-    at: usize,
-    started: bool,
-    token: &'a mut Token,
-}
-
-impl Tokenizer for Words {
-    type TokenStream<'a> = WordStream<'a>;
-
-    fn token_stream<'a>(&'a mut self, text: &'a str) -> WordStream<'a> {
-        self.token.reset();
-        WordStream { text, at: 0, started: false, token: &mut self.token }
-    }
-}
-
-impl TokenStream for WordStream<'_> {
-    fn advance(&mut self) -> bool {
-        let first = !std::mem::replace(&mut self.started, true);
-        if first && let Some(literal) = self.text.strip_prefix(NUMBER) {
-            self.at = self.text.len();
-            fold(literal, &mut self.token.text);
-        } else if let Some((start, end)) = next_word(self.text, self.at) {
-            self.at = end;
-            fold(&self.text[start..end], &mut self.token.text);
-        } else if first {
-            self.token.text.clear();
-        } else {
-            return false;
-        }
-        self.token.position = self.token.position.wrapping_add(1);
-        true
-    }
-
-    fn token(&self) -> &Token {
-        self.token
-    }
-
-    fn token_mut(&mut self) -> &mut Token {
-        self.token
     }
 }

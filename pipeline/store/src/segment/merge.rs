@@ -77,7 +77,7 @@ fn write_rows(
 ) -> Result<Option<(FileMeta, Vec<RowHash>)>, StoreError> {
     let file = disk.create(path).map_err(StoreError::io("create", path))?;
     let out = Hashing { file, hasher: blake3::Hasher::new(), bytes: 0 };
-    let mut writer = ArrowWriter::try_new(out, columns.table.arrow(), Some(properties()?))?;
+    let mut writer = ArrowWriter::try_new(out, columns.table.arrow(), Some(properties(&columns.table)?))?;
     let names: Vec<&str> = columns.table.columns.iter().map(|column| column.name.as_str()).collect();
     let mut all = Vec::new();
     for input in inputs {

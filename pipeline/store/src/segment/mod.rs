@@ -5,6 +5,7 @@
 mod build;
 mod columns;
 pub mod index;
+mod invert;
 mod merge;
 mod publish;
 mod read;
@@ -21,8 +22,8 @@ use event::{Micros, TableSchema};
 use serde::{Deserialize, Serialize};
 
 /// Raised when an older version could misread a segment. 1: `dedup.bin` without row numbers, `meta.json` without
-/// `columns`; still read.
-pub const FORMAT: u32 = 2;
+/// `columns`. 2: an index in which every word has positions. Both are still read.
+pub const FORMAT: u32 = 3;
 
 pub const DATA: &str = "data.parquet";
 pub const DEDUP: &str = "dedup.bin";

@@ -208,10 +208,11 @@ fn committed_rows_survive_power_loss_exactly_once() {
     println!("seed {seed}");
     let dir = tempfile::tempdir().unwrap();
     let mut world = World::new(&dir.path().join("data"), seed);
-    let (mut cuts, mut steps, started) = (0, 0, Instant::now());
+    let (mut cuts, mut steps, mut most, started) = (0, 0, 0, Instant::now());
     while cuts < wanted {
         steps += 1;
         let failed = !world.step();
+        most = most.max(world.committed.len());
         if failed && world.rng.random_bool(0.7) || world.rng.random_ratio(1, 30) {
             cuts += world.cut();
             let context = format!("seed {seed}, step {steps}, after a power cut");
@@ -230,11 +231,10 @@ fn committed_rows_survive_power_loss_exactly_once() {
         }
     }
     println!(
-        "{cuts} power cuts, {steps} steps, {} merges, {} segments expired, {} rows, in {:.1} s",
+        "{cuts} power cuts, {steps} steps, {} merges, {} segments expired, {most} rows at most, in {:.1} s",
         world.merges,
         world.expired,
-        world.committed.len(),
         started.elapsed().as_secs_f64()
     );
-    assert!(world.merges > 0 && world.expired > 0 && world.committed.len() > 20, "seed {seed}: too tame");
+    assert!(world.merges > 0 && world.expired > 0 && most > 60, "seed {seed}: too tame");
 }

@@ -2,6 +2,8 @@
 
 mod crash;
 mod flaky;
+mod format2;
+mod index;
 mod language;
 mod measure;
 mod outside;

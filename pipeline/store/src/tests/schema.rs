@@ -39,7 +39,7 @@ fn old_rows(dir: &Path) {
     store.seal().unwrap();
 }
 
-fn segment(dir: &Path) -> PathBuf {
+pub fn segment(dir: &Path) -> PathBuf {
     let mut folders = fs::read_dir(dir.join("segments/kubernetes")).unwrap().map(|entry| entry.unwrap().path());
     let folder = folders.next().unwrap();
     assert!(folders.next().is_none());
@@ -52,7 +52,7 @@ fn manifest(dir: &Path, statement: &str, content: &str) {
 }
 
 /// Rewrites the only segment's description.
-fn describe_anew(dir: &Path, change: impl Fn(&mut Value)) {
+pub fn describe_anew(dir: &Path, change: impl Fn(&mut Value)) {
     let path = segment(dir).join("meta.json");
     let mut meta: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     change(&mut meta);
