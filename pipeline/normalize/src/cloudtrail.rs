@@ -40,7 +40,8 @@ pub(crate) fn principal<'v>([kind, issuer, arn, name, account, service]: [Option
 
 /// The session of `arn:aws:sts::123456789012:assumed-role/Admin/alice`.
 pub(crate) fn session_name(arn: &str) -> Option<&str> {
-    let (_, role) = arn.split_once(":assumed-role/")?;
+    const ROLE: &str = ":assumed-role/";
+    let role = &arn[memchr::memmem::find(arn.as_bytes(), ROLE.as_bytes())? + ROLE.len()..];
     role.rsplit_once('/').map(|(_, session)| session)
 }
 

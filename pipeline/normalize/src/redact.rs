@@ -85,6 +85,8 @@ const KEYS: [&str; 28] = [
     "keymaterial",
 ];
 const PLAINTEXT: &str = "plaintext";
+/// The longest of the names, and some separators.
+const KEY_MAX: usize = 40;
 
 /// What stands before a secret within text, and how long the secret must be to be one: sentences have bearers too. The
 /// case does not matter.
@@ -302,6 +304,8 @@ fn is_masked(raw: &str) -> bool {
 
 /// Values by the names of their keys at any depth, and secrets within strings: one pass over the strings of `part`.
 fn by_key(text: &str, part: &str, keys: bool, holes: &mut Vec<Hole>) {
+    // Where the whole holds none of it, its strings need not be asked one by one.
+    let texts = may_have_text(part.as_bytes());
     let mut cursor = Cursor::new(part);
     while let Some(quote) = memchr::memchr(b'"', &part.as_bytes()[cursor.at..]) {
         let start = cursor.at + quote;
@@ -311,7 +315,9 @@ fn by_key(text: &str, part: &str, keys: bool, holes: &mut Vec<Hole>) {
         }
         let string = &part[start..cursor.at];
         if cursor.peek() != Some(b':') {
-            in_text(text, string, holes);
+            if texts {
+                in_text(text, string, holes);
+            }
         } else if keys && is_secret_key(&value::text(string)) {
             cursor.at += 1;
             cursor.peek();
@@ -325,20 +331,30 @@ fn by_key(text: &str, part: &str, keys: bool, holes: &mut Vec<Hole>) {
 }
 
 fn is_secret_key(key: &str) -> bool {
-    // The longest of the names, and some separators.
-    if key.len() > 40 {
+    if key.len() > KEY_MAX {
         return false;
     }
-    let name: String = key.chars().filter(|c| !matches!(c, '-' | '_')).map(|c| c.to_ascii_lowercase()).collect();
-    name == PLAINTEXT || KEYS.contains(&name.as_str())
+    let mut name = [0; KEY_MAX];
+    let mut length = 0;
+    for byte in key.bytes().filter(|byte| !matches!(byte, b'-' | b'_')) {
+        name[length] = byte.to_ascii_lowercase();
+        length += 1;
+    }
+    let name = &name[..length];
+    name == PLAINTEXT.as_bytes() || KEYS.iter().any(|secret| secret.as_bytes() == name)
+}
+
+/// Does it have what all of [`BEFORE`] have, in the cases that occur?
+fn may_have_text(bytes: &[u8]) -> bool {
+    let has = |part: &[u8]| memmem::find(bytes, part).is_some();
+    memchr::memchr(b'=', bytes).is_some() || has(b"earer") || has(b"EARER")
 }
 
 /// Secrets within a JSON string: what follows one of [`BEFORE`], up to what cannot be part of it.
 fn in_text(text: &str, string: &str, holes: &mut Vec<Hole>) {
     let bytes = string.as_bytes();
     // Nearly all strings end here.
-    let may_be = memchr::memchr(b'=', bytes).is_some() || memchr::memmem::find(bytes, b"earer").is_some();
-    if !may_be && memchr::memmem::find(bytes, b"EARER").is_none() {
+    if !may_have_text(bytes) {
         return;
     }
     let Some(base) = value::part_of(text, string).map(|range| range.start) else { return };

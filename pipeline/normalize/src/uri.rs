@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use memchr::memmem;
+
 /// The path as the server reads it: without the query, `%2F` and its like decoded once.
 pub(crate) fn path(uri: &str) -> Cow<'_, str> {
     decoded(split(uri).0, false)
@@ -25,7 +27,11 @@ pub(crate) fn exec_argv(uri: &str) -> Option<Vec<Cow<'_, str>>> {
 
 /// Does the query ask for nothing to be stored?
 pub(crate) fn is_dry_run(uri: &str) -> bool {
-    parameters(split(uri).1).any(|(name, value)| name == "dryRun" && !value.is_empty())
+    let query = split(uri).1;
+    // Without an escape the name stands there as it is. Few URIs get further.
+    let may_be =
+        memmem::find(query.as_bytes(), b"dryRun").is_some() || memchr::memchr(b'%', query.as_bytes()).is_some();
+    may_be && parameters(query).any(|(name, value)| name == "dryRun" && !value.is_empty())
 }
 
 /// The first value of a parameter.
@@ -34,7 +40,7 @@ pub(crate) fn parameter<'u>(uri: &'u str, name: &str) -> Option<Cow<'u, str>> {
 }
 
 fn split(uri: &str) -> (&str, &str) {
-    uri.split_once('?').unwrap_or((uri, ""))
+    memchr::memchr(b'?', uri.as_bytes()).map_or((uri, ""), |mark| (&uri[..mark], &uri[mark + 1..]))
 }
 
 fn parameters(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
@@ -46,7 +52,8 @@ fn parameters(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)>
 
 /// Percent escapes decoded, and `+` as a space in a query. What is no escape, or does not give UTF-8, stays.
 fn decoded(text: &str, query: bool) -> Cow<'_, str> {
-    if !text.bytes().any(|byte| byte == b'%' || (query && byte == b'+')) {
+    let plus = if query { b'+' } else { b'%' };
+    if memchr::memchr2(b'%', plus, text.as_bytes()).is_none() {
         return Cow::Borrowed(text);
     }
     let bytes = text.as_bytes();

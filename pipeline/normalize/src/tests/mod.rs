@@ -9,6 +9,7 @@ mod oracle;
 mod pods;
 mod real;
 mod redacting;
+mod reference;
 mod robust;
 mod schemas;
 mod shapes;
