@@ -23,7 +23,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
 # glibc, libgcc and OpenSSL 3 of the same Debian release, and nothing to log in with.
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build --chown=65532:65532 /rootfs/var/lib/stakeout /var/lib/stakeout
-COPY --from=build /rootfs/lib/ /usr/lib/x86_64-linux-gnu/
+COPY --from=build /rootfs/lib/ /usr/lib/
 COPY --from=build /stakeout /usr/bin/stakeout
 USER 65532:65532
 VOLUME /var/lib/stakeout

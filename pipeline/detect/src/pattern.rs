@@ -29,7 +29,7 @@ pub fn compiled(expr: Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>> {
 }
 
 #[derive(Debug)]
-struct Pattern {
+pub(crate) struct Pattern {
     input: Arc<dyn PhysicalExpr>,
     regex: Regex,
     negated: bool,

@@ -123,11 +123,42 @@ fn annotations(notification: &Notification) -> Map<String, Value> {
     annotations
 }
 
-/// 200 with an empty body, once it is in Alertmanager's memory. Another 2xx is a proxy's or a portal's.
+/// 200 with an empty body, once it is in Alertmanager's memory. Another 2xx is a proxy's or a portal's. Only what Alertmanager says
+/// of the alert itself is final: a wrong token or path is put right, and the page should go out then.
 pub(crate) fn judge(answer: &Answer, now: Micros) -> Verdict {
     match answer.status {
         200 if answer.body.trim().is_empty() => Verdict::Accepted,
         200..=299 => Verdict::Failed { why: format!("not Alertmanager's answer: {}", explain(answer)), wait_us: None },
+        401 | 403 | 404 | 405 => {
+            let why = format!("{} (is `url` Alertmanager's, and `bearer` right?)", explain(answer));
+            Verdict::Failed { why, wait_us: None }
+        }
         _ => judge_failure(answer, now),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(status: u16, body: &str) -> Verdict {
+        judge(&Answer { status, retry_after: None, body: body.to_owned() }, 0)
+    }
+
+    #[test]
+    fn only_a_bad_alert_is_given_up() {
+        assert_eq!(verdict(200, ""), Verdict::Accepted);
+        for (status, body) in [(200, "<html>"), (202, ""), (401, ""), (403, ""), (404, ""), (429, ""), (503, "")] {
+            assert!(matches!(verdict(status, body), Verdict::Failed { .. }), "{status}");
+        }
+        for status in [400, 413, 415, 422] {
+            assert!(matches!(verdict(status, "no"), Verdict::Refused(_)), "{status}");
+        }
+    }
+
+    #[test]
+    fn names_that_every_alertmanager_takes() {
+        assert!(is_label("actor_user_name") && is_label("_x"));
+        assert!(!is_label("") && !is_label("1a") && !is_label("a.b") && !is_label("ü"));
     }
 }

@@ -13,6 +13,8 @@ use datafusion::physical_expr::expressions::{
 use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 use datafusion::scalar::ScalarValue;
 
+use crate::pattern::Pattern;
+
 pub type Expr = Arc<dyn PhysicalExpr>;
 
 /// The columns that an expression reads, ascending.
@@ -54,6 +56,7 @@ fn is_known(expr: &Expr) -> bool {
         || expr.is::<CaseExpr>()
         || expr.is::<NegativeExpr>()
         || expr.is::<ScalarFunctionExpr>()
+        || expr.is::<Pattern>()
 }
 
 /// The expression with each column replaced.
