@@ -315,6 +315,7 @@ async fn faults_are_caught() {
 }
 
 const FAULTS: [Fault; 17] = [
+    Fault::PartnerForgotten,
     Fault::SeenAtItsEdge,
     Fault::GoneEarly,
     Fault::StampIgnored,
@@ -331,5 +332,4 @@ const FAULTS: [Fault; 17] = [
     Fault::AtLeastIsMore,
     Fault::ForgottenEarly,
     Fault::ValueOfAnyGroup,
-    Fault::PartnerForgotten,
 ];

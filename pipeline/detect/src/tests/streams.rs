@@ -128,10 +128,10 @@ pub fn rule(random: &mut Random) -> (String, String, String) {
     if random.one_in(6) {
         header += "\nemit: final";
     }
-    let (entity, sql) = match random.below(13) {
+    let (entity, sql) = match random.below(12) {
         0..=5 => aggregate(random),
         6 => plain(random),
-        12 => planes(random),
+        7 if random.one_in(2) => planes(random),
         7 => join(random),
         8 => absence(random),
         9 => over(random),
