@@ -58,14 +58,15 @@ impl Sink {
                 }
             }
             Sink::Embedded(logs) => {
-                for (topic, log) in logs.iter_mut() {
-                    let of_topic = |e: &&Event| {
-                        e.source == topic.source && (topic.cluster.is_none() || topic.cluster.as_deref() == e.cluster)
-                    };
-                    let payloads: Vec<&[u8]> = events.iter().filter(of_topic).map(|e| e.bytes.as_slice()).collect();
-                    if !payloads.is_empty() {
-                        log.append(&payloads)?;
-                    }
+                let topics: Vec<Topic> = logs.iter().map(|(topic, _)| topic.clone()).collect();
+                let mut payloads: Vec<Vec<&[u8]>> = vec![Vec::new(); topics.len()];
+                for event in events {
+                    let topic = pick(topics.iter(), event).with_context(|| no_topic(event))?;
+                    let at = topics.iter().position(|t| t.name == topic.name).expect("it was picked from these");
+                    payloads[at].push(&event.bytes);
+                }
+                for ((_, log), payloads) in logs.iter_mut().zip(payloads).filter(|(_, p)| !p.is_empty()) {
+                    log.append(&payloads)?;
                 }
             }
         }
@@ -84,6 +85,10 @@ impl Sink {
         }
         Ok(())
     }
+}
+
+fn no_topic(event: &Event) -> String {
+    format!("no topic for {} events\nhint: name one in the config", event.source)
 }
 
 /// The topic of the event's source and cluster, else any of its source.

@@ -316,6 +316,8 @@ async fn faults_are_caught() {
 
 const FAULTS: [Fault; 17] = [
     Fault::PartnerForgotten,
+    Fault::SieveOfAll,
+    Fault::AtLeastIsMore,
     Fault::SeenAtItsEdge,
     Fault::GoneEarly,
     Fault::StampIgnored,
@@ -328,8 +330,6 @@ const FAULTS: [Fault; 17] = [
     Fault::NotRetracted,
     Fault::RebuiltTooShort,
     Fault::BeginsAtRestart,
-    Fault::SieveOfAll,
-    Fault::AtLeastIsMore,
     Fault::ForgottenEarly,
     Fault::ValueOfAnyGroup,
 ];

@@ -83,8 +83,6 @@ impl Sieves {
             }
             sieves.push(sieve);
         }
-        let empty =
-            if fault::is(Fault::SieveOfAll) { Empty::Any((0..sieves.len()).map(Empty::Leg).collect()) } else { empty };
         Ok(Sieves { plan, sieves, empty, distributes, places, links: links.len() })
     }
 }
@@ -330,7 +328,8 @@ impl Sifted {
         }
         // A rule that finds something in nothing was refused.
         let nothing_fresh = fresh.is_some_and(|leg| empty[leg]);
-        if nothing_fresh || empty.iter().all(|leg| *leg) || self.sieves.empty.is(&|leg| empty[leg]) {
+        let nothing = empty.iter().all(|leg| *leg) || self.sieves.empty.is(&|leg| empty[leg]);
+        if nothing_fresh || nothing || (fault::is(Fault::SieveOfAll) && empty.contains(&true)) {
             self.tables.iter().for_each(|table| table.set(Vec::new()));
             return Ok(Vec::new());
         }
