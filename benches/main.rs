@@ -113,7 +113,7 @@ fn normalize_against_the_floor(name: &str, events: &[Event]) {
     });
     let rate = |d: Duration| mb(bytes) / d.as_secs_f64();
     println!(
-        "normalize, {name:<16} {:>6.0} MB/s   floor (serde_json skips everything) {:>6.0} MB/s   ratio {:.2} (goal 0.3)",
+        "normalize, {name:<16} {:>6.0} MB/s   floor (serde_json skips everything) {:>6.0} MB/s   ratio {:.2} (goal 0.5)",
         rate(ours),
         rate(floor),
         floor.as_secs_f64() / ours.as_secs_f64(),
@@ -149,12 +149,12 @@ fn whole_path(stream: &[Event], bytes: usize) -> anyhow::Result<()> {
     println!("whole path: {rules} rules, {findings} findings");
     stages.print(bytes);
     println!(
-        "  {:<24} {:>7.2} s CPU          {:>7.1} MB/s per core (goal 10)",
+        "  {:<24} {:>7.2} s CPU          {:>7.1} MB/s per core (goal 20)",
         "total",
         cpu.as_secs_f64(),
         mb(bytes) / cpu.as_secs_f64()
     );
-    println!("  {:<24} {:>7.1} MB  {:.3} of raw (goal 0.35)", "on disk", mb(disk), disk as f64 / bytes as f64);
+    println!("  {:<24} {:>7.1} MB  {:.3} of raw (goal 0.25)", "on disk", mb(disk), disk as f64 / bytes as f64);
     std::fs::remove_dir_all(&dir)?;
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use detect::Folder;
 use include_dir::{Dir, include_dir};
 
 static PACK: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/detections");
@@ -23,27 +24,15 @@ fn files(extension: &str) -> Vec<(PathBuf, String)> {
     found
 }
 
-/// The rules: every `.sql` but for state tables and lookups, which are no rules.
-pub fn rules() -> Vec<(PathBuf, String)> {
-    let mut rules = files(".sql");
-    rules.retain(|(path, _)| {
-        !["state", "lookups"].iter().any(|folder| path.starts_with(Path::new("detections").join(folder)))
-    });
-    rules
-}
-
-/// The state tables that rules may join.
-pub fn states() -> Vec<(PathBuf, String)> {
-    let mut states = files(".sql");
-    states.retain(|(path, _)| path.starts_with("detections/state"));
-    states
-}
-
-/// The lookups that rules may ask.
-pub fn lookups() -> Vec<(PathBuf, String)> {
+/// All of it but the tests.
+pub fn folder() -> Folder {
+    let within = |(path, _): &(PathBuf, String), folder: &str| path.starts_with(Path::new("detections").join(folder));
+    let (states, mut rules): (Vec<_>, Vec<_>) = files(".sql").into_iter().partition(|file| within(file, "state"));
+    rules.retain(|file| !within(file, "lookups"));
     let mut lookups = [files(".csv"), files(".json")].concat();
-    lookups.retain(|(path, _)| path.starts_with("detections/lookups"));
-    lookups
+    lookups.retain(|file| within(file, "lookups"));
+    let tuning = files(".yaml").into_iter().find(|(path, _)| path == Path::new("detections/tuning.yaml"));
+    Folder { rules, states, lookups, tuning }
 }
 
 pub fn tests() -> Vec<(PathBuf, String)> {
@@ -65,4 +54,28 @@ pub fn read(dir: &Path, extension: &str) -> Vec<(PathBuf, String)> {
     }
     found.sort();
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use detect::RuleSet;
+    use normalize::Schemas;
+
+    use super::*;
+
+    /// The binary's own pack is the folder it was built from, exceptions included.
+    #[test]
+    fn the_pack_inside_is_the_folder_outside() {
+        let inside = folder();
+        assert!(inside.tuning.is_some() && !inside.states.is_empty() && !inside.lookups.is_empty());
+        let (schemas, outside) = (Schemas::builtin(), Path::new(env!("CARGO_MANIFEST_DIR")).join("detections"));
+        let bundles = crate::rooms::runtime().expect("a runtime").block_on(async {
+            let inside = RuleSet::parse_folder(&inside, crate::rooms::wall_clock(), schemas.tables(), "")
+                .await
+                .expect("the pack is right");
+            let outside = RuleSet::load(&outside, schemas.tables(), "").await.expect("the folder is right");
+            (inside.bundle, outside.bundle)
+        });
+        assert_eq!(bundles.0, bundles.1);
+    }
 }

@@ -18,22 +18,22 @@ const LOOK: Duration = Duration::from_secs(2);
 type Look = BTreeMap<PathBuf, (u64, Option<SystemTime>)>;
 
 /// What is in force.
-pub struct Standing {
+pub struct InForce {
     pub bundle: String,
     /// When an exception of tuning.yaml ends.
     pub tuned_until: Option<Micros>,
 }
 
-impl Standing {
-    pub fn of(rules: &RuleSet) -> Standing {
-        Standing { bundle: rules.bundle.clone(), tuned_until: rules.tuned_until }
+impl InForce {
+    pub fn of(rules: &RuleSet) -> InForce {
+        InForce { bundle: rules.bundle.clone(), tuned_until: rules.tuned_until }
     }
 }
 
 /// Until the switch is pulled. `take` gets each new set that is right.
-pub fn watch(source: &RuleSource, rules: Standing, stopping: &Shutdown, take: impl Fn(RuleSet) -> bool) {
+pub fn watch(source: &RuleSource, in_force: InForce, stopping: &Shutdown, take: impl Fn(RuleSet) -> bool) {
     let Some(dir) = &source.dir else { return };
-    let Standing { mut bundle, mut tuned_until } = rules;
+    let InForce { mut bundle, mut tuned_until } = in_force;
     let mut loaded = look(dir);
     let mut before = loaded.clone();
     while !stopping.wait(LOOK) {
@@ -51,6 +51,7 @@ pub fn watch(source: &RuleSource, rules: Standing, stopping: &Shutdown, take: im
                 tuned_until = rules.tuned_until;
                 bundle = rules.bundle.clone();
                 tracing::info!(rules = rules.rules.len(), bundle, "the rules have changed");
+                rules.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
                 metrics::counter!("stakeout_rules_reloads_total").increment(1);
                 metrics::gauge!("stakeout_rules_reload_failed").set(0.0);
                 if !take(rules) {

@@ -74,9 +74,7 @@ impl RuleSource {
         Ok(runtime()?.block_on(async {
             match &self.dir {
                 Some(dir) => RuleSet::load(dir, tables, hash).await,
-                None => {
-                    RuleSet::parse_with_states(&pack::lookups(), &pack::states(), &pack::rules(), tables, hash).await
-                }
+                None => RuleSet::parse_folder(&pack::folder(), wall_clock(), tables, hash).await,
             }
         })?)
     }

@@ -138,7 +138,7 @@ impl Running {
         let knowledge = Knowledge::load(config)?;
         let store = open_store(config, &knowledge.schemas, true)?;
         let door = Door::new(config, &knowledge.schemas, store.watermarks()?);
-        let watched = (RuleSource::of(config, &knowledge.schemas), reload::Standing::of(&knowledge.rules));
+        let watched = (RuleSource::of(config, &knowledge.schemas), reload::InForce::of(&knowledge.rules));
         let detection = Detection::open(config, knowledge, store.clone())?;
         let delivery = alert::Delivery::start(
             &alerts_db(config),
@@ -213,11 +213,11 @@ impl Running {
     }
 
     /// Rules that change while the line runs.
-    fn spawn_reload(&mut self, (source, standing): (RuleSource, reload::Standing)) -> Result<()> {
+    fn spawn_reload(&mut self, (source, in_force): (RuleSource, reload::InForce)) -> Result<()> {
         let stopping = self.stopping.clone();
         let Some(work) = self.work.take() else { return Ok(()) };
         self.spawn("rules", move |_| {
-            reload::watch(&source, standing, &stopping, |rules| work.send(Work::Rules(Box::new(rules))).is_ok());
+            reload::watch(&source, in_force, &stopping, |rules| work.send(Work::Rules(Box::new(rules))).is_ok());
             Ok(())
         })
     }

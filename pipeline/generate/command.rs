@@ -53,16 +53,14 @@ impl Sink {
             }
             Sink::Kafka { producer, topics } => {
                 for event in events {
-                    let topic = pick(topics.iter(), event).context("no topic for a source")?;
-                    producer.send(&topic.name, None, &event.bytes)?;
+                    let at = pick(topics.iter(), event).with_context(|| no_topic(event))?;
+                    producer.send(&topics[at].name, None, &event.bytes)?;
                 }
             }
             Sink::Embedded(logs) => {
-                let topics: Vec<Topic> = logs.iter().map(|(topic, _)| topic.clone()).collect();
-                let mut payloads: Vec<Vec<&[u8]>> = vec![Vec::new(); topics.len()];
+                let mut payloads: Vec<Vec<&[u8]>> = vec![Vec::new(); logs.len()];
                 for event in events {
-                    let topic = pick(topics.iter(), event).with_context(|| no_topic(event))?;
-                    let at = topics.iter().position(|t| t.name == topic.name).expect("it was picked from these");
+                    let at = pick(logs.iter().map(|(topic, _)| topic), event).with_context(|| no_topic(event))?;
                     payloads[at].push(&event.bytes);
                 }
                 for ((_, log), payloads) in logs.iter_mut().zip(payloads).filter(|(_, p)| !p.is_empty()) {
@@ -91,10 +89,11 @@ fn no_topic(event: &Event) -> String {
     format!("no topic for {} events\nhint: name one in the config", event.source)
 }
 
-/// The topic of the event's source and cluster, else any of its source.
-fn pick<'a>(topics: impl Iterator<Item = &'a Topic> + Clone, event: &Event) -> Option<&'a Topic> {
-    let of_source = topics.filter(|t| t.source == event.source);
-    of_source.clone().find(|t| t.cluster.as_deref() == event.cluster).or_else(|| of_source.clone().next())
+/// Which topic: that of the event's source and cluster, else any of its source.
+fn pick<'a>(topics: impl Iterator<Item = &'a Topic> + Clone, event: &Event) -> Option<usize> {
+    let mut of_source = topics.enumerate().filter(|(_, topic)| topic.source == event.source);
+    let mut exact = of_source.clone();
+    exact.find(|(_, topic)| topic.cluster.as_deref() == event.cluster).or_else(|| of_source.next()).map(|(at, _)| at)
 }
 
 pub fn mapping(topic: &Topic) -> TopicMapping {

@@ -108,7 +108,7 @@ fn check_tells_errors_from_warnings() {
 #[test]
 fn the_pack_has_no_mistakes() {
     let said = finish(stakeout().args(["check", "--strict"]), &[0]);
-    assert!(said.contains("nothing is wrong"), "{said}");
+    assert!(said.contains("nothing is wrong\n"), "{said}");
 }
 
 /// What is said but for how long it took.

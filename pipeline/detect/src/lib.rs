@@ -48,7 +48,7 @@ pub use error::{DetectError, RuleErrors, RuleProblem};
 pub use history::History;
 pub use memory::StateTable;
 pub use rule::{Explanation, Rule, Window};
-pub use ruleset::RuleSet;
+pub use ruleset::{Folder, RuleSet};
 pub use span::{format_span, parse_span};
 pub use tuning::{Entry, Exception};
 pub use windows::Usage;

@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 
 use crate::error::{RuleErrors, RuleProblem};
 use crate::ident::Identity;
-use crate::load::Bench;
+use crate::load::{Bench, id_of};
 use crate::memory::StateTable;
 use crate::rule::Rule;
 use crate::tuning::Tuning;
@@ -28,6 +28,15 @@ const TUNING: &str = "tuning.yaml";
 struct Ground {
     lookups: Lookups,
     tuning: Tuning,
+}
+
+/// A folder of rules as texts, each with its path.
+#[derive(Clone, Debug, Default)]
+pub struct Folder {
+    pub rules: Vec<(PathBuf, String)>,
+    pub states: Vec<(PathBuf, String)>,
+    pub lookups: Vec<(PathBuf, String)>,
+    pub tuning: Option<(PathBuf, String)>,
 }
 
 #[derive(Clone)]
@@ -50,7 +59,8 @@ pub struct RuleSet {
 }
 
 impl RuleSet {
-    /// Reads `<dir>/state/*.sql`, `<dir>/<source>/*.sql`, `<dir>/lookups` and `<dir>/tuning.yaml`. All mistakes of all files are reported at once.
+    /// Reads `<dir>/state/*.sql`, `<dir>/<source>/*.sql`, `<dir>/lookups` and `<dir>/tuning.yaml`. All mistakes of all
+    /// files are reported at once.
     pub async fn load(dir: &Path, schemas: &[Arc<TableSchema>], schemas_hash: &str) -> Result<RuleSet, RuleErrors> {
         let mut problems = Vec::new();
         let read_all = |paths: Vec<PathBuf>, problems: &mut Vec<RuleProblem>| {
@@ -74,56 +84,42 @@ impl RuleSet {
                 Lookups::default()
             }
         };
-        let tuning = match std::fs::read_to_string(dir.join(TUNING)) {
-            Ok(text) => Tuning::parse(&dir.join(TUNING), &text, now(), &mut problems),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Tuning::default(),
-            Err(error) => {
-                let message = format!("cannot read the file: {error}");
-                problems.push(RuleProblem { path: dir.join(TUNING), line: 0, message, hint: None });
+        let path = dir.join(TUNING);
+        let tuning = match path.exists().then(|| read(&path)) {
+            Some(Ok(text)) => Tuning::parse(&path, &text, now(), &mut problems),
+            Some(Err(message)) => {
+                problems.push(RuleProblem { path, line: 0, message, hint: None });
                 Tuning::default()
             }
+            None => Tuning::default(),
         };
         let ground = Ground { lookups, tuning };
         Self::parse_after(problems, ground, &states, &files, schemas, schemas_hash).await
     }
 
-    /// Rules with exceptions, as of a moment.
-    pub async fn parse_tuned(
-        (path, text): (&Path, &str),
+    /// The same of texts, as of a moment: which exceptions are in force depends on it.
+    pub async fn parse_folder(
+        folder: &Folder,
         now: Micros,
-        files: &[(PathBuf, String)],
         schemas: &[Arc<TableSchema>],
         schemas_hash: &str,
     ) -> Result<RuleSet, RuleErrors> {
-        let mut problems = Vec::new();
-        let tuning = Tuning::parse(path, text, now, &mut problems);
-        let ground = Ground { tuning, ..Ground::default() };
-        Self::parse_after(problems, ground, &[], files, schemas, schemas_hash).await
+        let (lookups, mut problems) = match Lookups::parse(&folder.lookups) {
+            Ok(lookups) => (lookups, Vec::new()),
+            Err(found) => (Lookups::default(), found.into_iter().map(of_lookup).collect()),
+        };
+        let tuning = folder.tuning.as_ref().map(|(path, text)| Tuning::parse(path, text, now, &mut problems));
+        let ground = Ground { lookups, tuning: tuning.unwrap_or_default() };
+        Self::parse_after(problems, ground, &folder.states, &folder.rules, schemas, schemas_hash).await
     }
 
-    /// Rules given as (path, text), without state tables.
+    /// Rules given as (path, text), and nothing else.
     pub async fn parse(
         files: &[(PathBuf, String)],
         schemas: &[Arc<TableSchema>],
         schemas_hash: &str,
     ) -> Result<RuleSet, RuleErrors> {
         Self::parse_after(Vec::new(), Ground::default(), &[], files, schemas, schemas_hash).await
-    }
-
-    /// Lookups, state tables and rules given as (path, text).
-    pub async fn parse_with_states(
-        lookups: &[(PathBuf, String)],
-        states: &[(PathBuf, String)],
-        files: &[(PathBuf, String)],
-        schemas: &[Arc<TableSchema>],
-        schemas_hash: &str,
-    ) -> Result<RuleSet, RuleErrors> {
-        let (lookups, problems) = match Lookups::parse(lookups) {
-            Ok(lookups) => (lookups, Vec::new()),
-            Err(found) => (Lookups::default(), found.into_iter().map(of_lookup).collect()),
-        };
-        let ground = Ground { lookups, ..Ground::default() };
-        Self::parse_after(problems, ground, states, files, schemas, schemas_hash).await
     }
 
     async fn parse_after(
@@ -150,7 +146,7 @@ impl RuleSet {
         let mut paths: BTreeMap<String, PathBuf> = BTreeMap::new();
         let bench = Arc::new(bench);
         for ((path, _), (rule, found)) in files.iter().zip(load_all(&bench, files).await) {
-            let id = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let id = id_of(path);
             if let Some(first) = paths.insert(id.clone(), path.clone()) {
                 let message = format!("rule `{id}` is there twice: also in {}", first.display());
                 let hint = Some("a rule's id is its file name without `.sql`".to_owned());
@@ -202,14 +198,13 @@ async fn load_all(bench: &Arc<Bench>, files: &[(PathBuf, String)]) -> Vec<(Optio
         let runtime = Handle::current();
         tokio::task::spawn_blocking(move || {
             let mut loaded = Vec::new();
-            while let Some((at, (path, text))) =
-                Some(next.fetch_add(1, Relaxed)).and_then(|at| Some((at, files.get(at)?)))
-            {
+            loop {
+                let at = next.fetch_add(1, Relaxed);
+                let Some((path, text)) = files.get(at) else { return loaded };
                 let mut found = Vec::new();
                 let rule = runtime.block_on(bench.load(path, text, &mut found));
                 loaded.push((at, (rule, found)));
             }
-            loaded
         })
     };
     let workers: Vec<_> = (0..workers).map(work).collect();

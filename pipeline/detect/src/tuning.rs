@@ -181,8 +181,9 @@ pub struct Exception {
 
 impl Exception {
     fn compile(ctx: &SessionContext, entry: &Entry, plan: &LogicalPlan) -> std::result::Result<Exception, QueryError> {
-        let fields = plan.schema().fields().clone();
-        let schema = Arc::new(Schema::new(fields));
+        // What a SELECT returns for a batch may have NULLs that its plan rules out.
+        let fields = plan.schema().fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         let unqualified = DFSchema::try_from(schema.clone()).map_err(QueryError::run)?;
         let expr = ctx.parse_sql_expr(&entry.when, &unqualified).map_err(|error| explained(entry, &schema, error))?;
         if expr.exists(|e| Ok(plan::has_subquery(e))).unwrap_or(true) {
@@ -208,8 +209,7 @@ impl Exception {
             }
         };
         let columns = self.schema.fields().iter().map(column).collect::<Result<Vec<_>>>()?;
-        let nullable = self.schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect::<Vec<_>>();
-        let rows = RecordBatch::try_new(Arc::new(Schema::new(nullable)), columns)?;
+        let rows = RecordBatch::try_new(self.schema.clone(), columns)?;
         let taken = self.predicate.evaluate(&rows)?.into_array(rows.num_rows())?;
         let taken = taken.as_boolean();
         Ok((0..taken.len()).map(|row| taken.is_valid(row) && taken.value(row)).collect())

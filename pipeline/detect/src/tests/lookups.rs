@@ -6,13 +6,14 @@ use event::{Frontier, Origin, Watermarks};
 
 use super::streams::{DAY, S};
 use crate::fixtures::{Row, Store, admitted, row, rule_text, schemas};
-use crate::{Engine, RuleErrors, RuleSet};
+use crate::{Engine, Folder, RuleErrors, RuleSet};
 
 async fn load(lookups: &[(&str, &str)], rule: &str) -> Result<RuleSet, RuleErrors> {
     let lookups: Vec<(PathBuf, String)> =
         lookups.iter().map(|(name, text)| (PathBuf::from(format!("d/lookups/{name}")), text.to_string())).collect();
     let files = [(PathBuf::from("d/k/rule.sql"), rule.to_owned())];
-    RuleSet::parse_with_states(&lookups, &[], &files, &schemas(), "").await
+    let folder = Folder { rules: files.to_vec(), lookups, ..Folder::default() };
+    RuleSet::parse_folder(&folder, 0, &schemas(), "").await
 }
 
 fn get(at: i64, uid: &str, who: &str) -> Row {

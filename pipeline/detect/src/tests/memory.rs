@@ -17,7 +17,7 @@ use datafusion::physical_plan::streaming::PartitionStream;
 use event::{Finding, Frontier, Micros, Offsets, Origin, Source, Standing, Watermarks};
 
 use crate::fixtures::{Cell, Row, Store, admitted, row, rule_text, schemas};
-use crate::{Engine, History, Output, RuleSet};
+use crate::{Engine, Folder, History, Output, RuleErrors, RuleSet};
 
 const H: i64 = 3_600_000_000;
 const START: i64 = 1_767_225_600_000_000;
@@ -56,7 +56,16 @@ async fn rules() -> RuleSet {
     let files: Vec<(PathBuf, String)> =
         RULES.iter().map(|(id, e, sql)| (format!("d/{id}.sql").into(), rule_text(e, learning(sql), sql))).collect();
     let states = [("state/things.sql".into(), THINGS.to_owned())];
-    RuleSet::parse_with_states(&[], &states, &files, &schemas(), "fixtures").await.unwrap_or_else(|e| panic!("{e}"))
+    with_states(&states, &files, "fixtures").await.unwrap_or_else(|e| panic!("{e}"))
+}
+
+async fn with_states(
+    states: &[(PathBuf, String)],
+    rules: &[(PathBuf, String)],
+    hash: &str,
+) -> Result<RuleSet, RuleErrors> {
+    let folder = Folder { rules: rules.to_vec(), states: states.to_vec(), ..Folder::default() };
+    RuleSet::parse_folder(&folder, 0, &schemas(), hash).await
 }
 
 struct Random(u64);
@@ -519,8 +528,7 @@ async fn any_arrival_commit_and_crash_is_the_naive_evaluation() {
 async fn told(sql: &str, header: &str, rows: &[Row], marks: &[i64]) -> Vec<(Standing, String)> {
     let states = [("state/things.sql".into(), THINGS.to_owned())];
     let files = [("d/rule.sql".into(), rule_text("actor_user_name", header, sql))];
-    let rules =
-        RuleSet::parse_with_states(&[], &states, &files, &schemas(), "").await.unwrap_or_else(|e| panic!("{e}"));
+    let rules = with_states(&states, &files, "").await.unwrap_or_else(|e| panic!("{e}"));
     let mut engine = Engine::new(rules, Frontier::default(), &Watermarks::default());
     let mut store = Store::default();
     engine.rebuild(Vec::new(), &store).await.expect("the store answers");
@@ -615,7 +623,7 @@ async fn a_finding_with_a_state_table_rests_on_both_events() {
                AND e.time >= s.valid_from AND e.time < s.valid_to";
     let states = [("state/things.sql".into(), THINGS.to_owned())];
     let files = [("d/rule.sql".into(), rule_text("actor_user_name", "", sql))];
-    let rules = RuleSet::parse_with_states(&[], &states, &files, &schemas(), "").await.expect("a good rule");
+    let rules = with_states(&states, &files, "").await.expect("a good rule");
     assert_eq!(rules.rules[0].tables, ["cloudtrail", "kubernetes"]);
     let who = ("actor_user_name", Cell::from("x"));
     let version =
@@ -647,8 +655,7 @@ async fn odd_values_do_not_hide_their_neighbours() {
         ("d/joined.sql".into(), rule_text("actor_user_name", "", joined)),
         ("d/new.sql".into(), rule_text("actor_user_name", "", new)),
     ];
-    let rules =
-        RuleSet::parse_with_states(&[], &states, &files, &schemas(), "").await.unwrap_or_else(|e| panic!("{e}"));
+    let rules = with_states(&states, &files, "").await.unwrap_or_else(|e| panic!("{e}"));
     let call = |table, time: i64, uid: &str, who: &str, thing: &str| {
         let cells = [("actor_user_name", Cell::from(who)), ("resource_name", thing.into()), ("verb", "create".into())];
         row(table, START + time * H, uid, if table == "kubernetes" { &cells } else { &cells[..1] })
@@ -826,7 +833,7 @@ async fn joins_are_on_what_is_computed_too() {
     let states = [("state/odd.sql".into(), state.to_owned())];
     let parse = async |sql: &str| {
         let files = [("d/rule.sql".into(), rule_text("cluster", "", sql))];
-        RuleSet::parse_with_states(&[], &states, &files, &schemas(), "").await
+        with_states(&states, &files, "").await
     };
     let rules = parse(sql).await.unwrap_or_else(|e| panic!("{e}"));
     parse(&sql.replace("e.raw->>'a'", "e.actor_user_name")).await.unwrap_or_else(|e| panic!("{e}"));
@@ -855,7 +862,7 @@ async fn refused(state: Option<&str>, rule: &str, expected: &[&str]) {
         .map(|(path, text)| (path.into(), text.to_owned()))
         .collect();
     let files = [("d/rule.sql".into(), rule.to_owned())];
-    let errors = RuleSet::parse_with_states(&[], &states, &files, &schemas(), "").await.err();
+    let errors = with_states(&states, &files, "").await.err();
     let shown = errors.unwrap_or_else(|| panic!("was not refused: {state:?} {rule}")).to_string();
     for part in expected {
         assert!(shown.contains(part), "expected `{part}` in:\n{shown}");
@@ -945,8 +952,7 @@ async fn state_tables_are_checked_all_at_once() {
     refused(Some(&both), &rule, &["state/odd.sql:3: key column", "d/rule.sql:4: entity column `clster`"]).await;
     for name in ["state/falco.sql", "state/kubernetes_calls.sql", "state/Pods-1.sql"] {
         let states = [(name.into(), state(header, "SELECT rule FROM falco"))];
-        let errors =
-            RuleSet::parse_with_states(&[], &states, &[], &schemas(), "").await.err().expect("refused").to_string();
+        let errors = with_states(&states, &[], "").await.err().expect("refused").to_string();
         assert!(errors.contains("stored table or view") || errors.contains("no name for a state table"), "{errors}");
     }
 }
@@ -955,7 +961,7 @@ async fn state_tables_are_checked_all_at_once() {
 async fn the_bundle_knows_state_tables() {
     let bundle = async |text: &str| {
         let states = [("state/things.sql".into(), text.to_owned())];
-        RuleSet::parse_with_states(&[], &states, &[], &schemas(), "").await.expect("a good state table").bundle
+        with_states(&states, &[], "").await.expect("a good state table").bundle
     };
     assert_ne!(bundle(THINGS).await, bundle(&THINGS.replace("Things", "Stuff")).await);
     let without = RuleSet::parse(&[], &schemas(), "").await.expect("nothing is wrong").bundle;

@@ -1,19 +1,21 @@
 //! Exceptions of tuning.yaml: they take out what they name, no more, until their day has passed.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use event::{Frontier, Micros, Origin, Watermarks};
 
 use super::streams::{DAY, S};
 use crate::fixtures::{Row, Store, admitted, row, rule_text, schemas};
-use crate::{Engine, RuleErrors, RuleSet};
+use crate::{Engine, Folder, RuleErrors, RuleSet};
 
 /// 2026-06-01, long before the exceptions below end.
 const NOW: Micros = 1_780_272_000 * S;
 
 async fn load(tuning: &str, rule: &str) -> Result<RuleSet, RuleErrors> {
-    let files = [(PathBuf::from("d/kubernetes/reads.sql"), rule.to_owned())];
-    RuleSet::parse_tuned((Path::new("d/tuning.yaml"), tuning), NOW, &files, &schemas(), "").await
+    let rules = vec![(PathBuf::from("d/kubernetes/reads.sql"), rule.to_owned())];
+    let tuning = Some((PathBuf::from("d/tuning.yaml"), tuning.to_owned()));
+    let folder = Folder { rules, tuning, ..Folder::default() };
+    RuleSet::parse_folder(&folder, NOW, &schemas(), "").await
 }
 
 fn when(condition: &str) -> String {

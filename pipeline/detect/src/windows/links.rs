@@ -5,6 +5,7 @@
 //! sees, by hashes of their keys, which are fewer than the keys.
 
 use std::hash::BuildHasher;
+use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
@@ -15,7 +16,6 @@ use datafusion::execution::SessionState;
 use datafusion::logical_expr::expr_rewriter::unnormalize_col;
 use datafusion::logical_expr::{Distinct, Expr, ExprSchemable, Join, LogicalPlan, TableScan};
 use datafusion::physical_expr::PhysicalExpr;
-use std::sync::Arc;
 
 use super::keys::KeyCodec;
 use super::legs::Leg;
@@ -281,13 +281,14 @@ impl Partners {
         }
     }
 
-    /// Whether the other side has the key.
-    pub fn has(&self, side: usize, hash: u64) -> bool {
-        let has = |hash| self.rows.get(&hash).is_some_and(|rows| rows[1 - side] > 0);
-        hash == ANY_KEY || has(hash) || has(ANY_KEY)
+    /// Whether the other side has each of these keys.
+    pub fn have<'a>(&'a self, side: usize, hashes: &'a [u64]) -> impl Iterator<Item = bool> + 'a {
+        let has = move |hash: u64| self.rows.get(&hash).is_some_and(|rows| rows[1 - side] > 0);
+        let any = has(ANY_KEY);
+        hashes.iter().map(move |hash| any || *hash == ANY_KEY || has(*hash))
     }
 
-    /// Changes when what [`Partners::has`] says to a side may have changed.
+    /// Changes when what [`Partners::have`] says to a side may have changed.
     pub fn version(&self, side: usize) -> u64 {
         self.versions[1 - side]
     }

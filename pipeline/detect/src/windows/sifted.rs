@@ -131,9 +131,8 @@ impl Chunk {
         }
         let mut rows = vec![true; self.spans.len()];
         for (at, place) in needing() {
-            let partners = &partners[place.link];
-            let keys = rows.iter_mut().zip(&self.hashes[at]);
-            keys.for_each(|(row, hash)| *row = *row && partners.has(place.side, *hash));
+            let partnered = partners[place.link].have(place.side, &self.hashes[at]);
+            rows.iter_mut().zip(partnered).for_each(|(row, partnered)| *row &= partnered);
         }
         let any = rows.contains(&true);
         self.linked = Linked { versions: versions.collect(), rows, any };

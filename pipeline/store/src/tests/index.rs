@@ -12,6 +12,7 @@ use serde_json::json;
 use super::schema::{describe_anew, segment};
 use super::{Row, format2, found, open, row, tables, unit};
 use crate::search::leaves::{Leaf, Leaves};
+use crate::search::query::Phrase;
 use crate::segment::FileMeta;
 use crate::{Compaction, Store};
 
@@ -98,7 +99,7 @@ fn queries(rng: &mut StdRng, rows: &[Row], count: usize) -> Vec<String> {
             1 => format!("\"{some}\""),
             2 => format!("{path}:\"{word}\""),
             3 => format!("{path}:\"{some}\""),
-            4 => format!("{path}:\"{}\"", words.join(" ")),
+            4 => format!("{path}:\"{}\"", words[..words.len().min(Phrase::WORDS_MAX)].join(" ")),
             5 => format!("{path}:\"{}\"", backwards.join(" ")),
             6 => format!("{path}:{head}*"),
             7 => format!("{path}:*{head}*"),
