@@ -15,8 +15,8 @@ use event::{Batch, Message, Origin, Polled, Source};
 use normalize::{Normalizer, Schemas};
 use serde::de::IgnoredAny;
 use stakeout::config::Config;
-use stakeout::generate::{Event, Generator, Options};
 use stakeout::rooms::{Detection, Door, Knowledge, open_store};
+use synthetic::{Event, Generator, Options};
 
 const SECOND: i64 = 1_000_000;
 const BATCH: usize = 8_192;

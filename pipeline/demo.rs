@@ -12,12 +12,12 @@ use alert::{Filter, Reader};
 use anyhow::{Context, Result, bail};
 use event::{Micros, Source, format_micros};
 use source::LogFeed;
+use synthetic::{Event, Generator, Options as Stream, Planted, SECOND, digest};
 
 use crate::api;
 use crate::cli;
 use crate::config::Config;
-use crate::generate::command::{Sink, topics, write_truth};
-use crate::generate::{Event, Generator, Options as Stream, Planted, SECOND, digest};
+use crate::generate::{Sink, topics, write_truth};
 use crate::rooms::{alerts_db, wall_clock};
 use crate::run::{Options, Running, Stats};
 use crate::shutdown::Shutdown;

@@ -59,7 +59,7 @@ fn call(cli: &Cli) -> Result<bool> {
         Command::Explain(args) => explain::run(args, &config).map(|()| true),
         Command::Why(args) => why::run(args, &config),
         Command::Backtest(args) => backtest::run(args, config),
-        Command::Generate(args) => generate::command::run(args, &config).map(|()| true),
+        Command::Generate(args) => generate::run(args, &config).map(|()| true),
         Command::Health => stakeout::health::run(&config),
         Command::Verify(args) => keep::verify(args, &config),
         Command::Backup(args) => keep::backup(args, &config).map(|()| true),

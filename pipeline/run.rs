@@ -20,7 +20,7 @@ use store::{Store, StoreError};
 
 use crate::api::{self, Health, receivers};
 use crate::config::{Config, Upkeep};
-use crate::generate::command::mapping;
+use crate::generate::mapping;
 use crate::keeper::keep;
 use crate::reload;
 use crate::rooms::{Detection, Door, Knowledge, RuleSource, alerts_db, open_store};

@@ -8,7 +8,7 @@ use event::Offsets;
 use source::http::{Backlog, EmbeddedSink, KafkaSink, Limits, Listen, Receiver, Server, Sink, router};
 
 use crate::config::{Config, Receivers, Topic};
-use crate::generate::command::mapping;
+use crate::generate::mapping;
 
 /// kube-apiserver gives up on an answer after 30 s; ours is to come before.
 const ACK_TIMEOUT: Duration = Duration::from_secs(20);

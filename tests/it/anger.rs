@@ -13,7 +13,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use source::Producer;
-use stakeout::generate::{Generator, Options};
+use synthetic::{Generator, Options};
 
 use crate::kafka::{Broker, Foreign};
 use crate::line::{Produced, START, Setup, TOPICS, create_topics, ends, hash, number, seed, topic_of};

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use source::Producer;
-use stakeout::generate::{Generator, Options};
+use synthetic::{Generator, Options};
 
 use crate::kafka::Broker;
 use crate::line::{Produced, START, Setup, create_topics, ends, hash, number, seed, topic_of};

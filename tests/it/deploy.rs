@@ -63,7 +63,7 @@ fn the_topics_are_those_of_the_config() {
         config["kafka"]["topics"].as_array().unwrap().iter().map(|t| t["topic"].as_str().unwrap()).collect();
     assert_eq!(made.split_whitespace().collect::<BTreeSet<_>>(), read);
     // And the generator has a topic for each of its events.
-    let generated = stakeout::generate::command::topics();
+    let generated = stakeout::generate::topics();
     let generated: BTreeSet<&str> = generated.iter().map(|t| t.name.as_str()).collect();
     assert_eq!(generated, read);
     let brokers = config["kafka"]["brokers"].as_str().unwrap();

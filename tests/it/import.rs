@@ -14,7 +14,7 @@ use event::Source;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use sha2::{Digest, Sha256};
-use stakeout::generate::{Generator, Options};
+use synthetic::{Generator, Options};
 
 use crate::process::{finish, root, stakeout};
 use crate::stored;

@@ -15,8 +15,8 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use sha2::{Digest, Sha256};
 use stakeout::config::Topic;
-use stakeout::generate::command::{Sink, topics};
-use stakeout::generate::{Event, Generator, Options};
+use stakeout::generate::{Sink, topics};
+use synthetic::{Event, Generator, Options};
 
 use crate::line;
 use crate::process::{Run, finish, free_port, stakeout};

@@ -10,8 +10,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
-use stakeout::generate::command::{Sink, topics};
-use stakeout::generate::{Event, Generator, Options};
+use stakeout::generate::{Sink, topics};
+use synthetic::{Event, Generator, Options};
 
 use crate::process::{Run, finish, free_port, get, sample, stakeout};
 

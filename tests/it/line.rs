@@ -10,7 +10,7 @@ use event::Source;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use sha2::{Digest, Sha256};
-use stakeout::generate::Event;
+use synthetic::Event;
 
 use crate::kafka::Broker;
 use crate::pager::Pager;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use event::Source;
-use stakeout::generate::{Generator, Options};
+use synthetic::{Generator, Options};
 
 use self::client::{Answer, Connection, request};
 use crate::process::{Run, finish, free_port, sample, stakeout};

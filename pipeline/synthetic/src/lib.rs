@@ -4,10 +4,10 @@
 
 mod attack;
 mod cloudtrail;
-pub mod command;
+
 mod falco;
 mod kubernetes;
-mod world;
+pub mod world;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -18,7 +18,7 @@ use rand::rngs::SmallRng;
 
 pub use attack::{Planted, digest};
 
-pub(crate) const SECOND: Micros = 1_000_000;
+pub const SECOND: Micros = 1_000_000;
 
 /// One event as its source would emit it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

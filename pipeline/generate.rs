@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use event::Source;
 use source::{Log, Producer, TopicMapping};
+use synthetic::{Event, Generator, Options, Planted, SECOND};
 
-use super::{Event, Generator, Options, Planted, SECOND};
 use crate::cli;
 use crate::config::{Config, Topic};
 
@@ -108,8 +108,8 @@ pub fn mapping(topic: &Topic) -> TopicMapping {
 /// One topic per source and cluster of the generated world.
 pub fn topics() -> Vec<Topic> {
     let mut topics = vec![Topic::new("cloudtrail", Source::CloudTrail, None)];
-    for number in 0..super::world::CLUSTERS {
-        let cluster = super::world::cluster(number);
+    for number in 0..synthetic::world::CLUSTERS {
+        let cluster = synthetic::world::cluster(number);
         for source in [Source::Kubernetes, Source::Falco] {
             topics.push(Topic::new(&format!("{source}-{cluster}"), source, Some(cluster)));
         }
