@@ -109,6 +109,10 @@ impl Page<'_> {
             Err(why) => format!("when a boundary is final, {is_final}; not before, because of this: {why}"),
         };
         entry(page, "fires", &fires);
+        if !how.absent.is_empty() {
+            let silent = format!("nothing is found while {} has no row at all in the window", how.absent.join(" or "));
+            entry(page, "withheld", &format!("what is absent is only known of those that speak: {silent}"));
+        }
         let finding = format!("a run of boundaries at which {} holds, without a gap", self.entity());
         entry(page, "finding", &finding);
         let kept = match how.panes {

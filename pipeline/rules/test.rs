@@ -169,11 +169,21 @@ impl Play<'_> {
         let outcome = match self.play(case, rule, runtime) {
             Ok(findings) => match testing::check(case, &findings) {
                 Ok(()) => Outcome::Passed,
+                Err(diff) if findings.is_empty() => Outcome::Failed(diff.with(self.silence(rule))),
                 Err(diff) => Outcome::Failed(diff),
             },
             Err(error) => Outcome::Broken(format!("{error:#}")),
         };
         Verdict { outcome, took: started.elapsed() }
+    }
+
+    /// What keeps a rule quiet that looks for what is absent.
+    fn silence(&self, rule: &str) -> Option<String> {
+        let absent = self.rules.get(rule)?.explanation()?.absent;
+        let tables = absent.join(" or ");
+        (!absent.is_empty()).then(|| {
+            format!("hint: nothing is found while {tables} has no row in the window: give the case some event of it")
+        })
     }
 
     /// One case through normalize, admit and the rule, as a stream that ends.

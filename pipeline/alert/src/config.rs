@@ -82,6 +82,9 @@ pub struct AlertmanagerConfig {
     /// How long an incident fires there. Absent: 4h.
     #[serde(default)]
     pub holds: Option<Span>,
+    /// How often what fires is told again: Alertmanager forgets at a restart. Absent: 1m.
+    #[serde(default)]
+    pub again: Option<Span>,
 }
 
 impl Config {

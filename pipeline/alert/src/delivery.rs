@@ -130,6 +130,8 @@ pub(crate) struct Worker {
     paused_until: Micros,
     /// It answered that it is gone for good.
     gone: bool,
+    /// When a receiver that forgets is told again what it was told.
+    again_at: Micros,
 }
 
 impl Worker {
@@ -156,6 +158,7 @@ impl Worker {
             failures: 0,
             paused_until: Micros::MIN,
             gone: false,
+            again_at: Micros::MIN,
         })
     }
 
@@ -196,8 +199,13 @@ impl Worker {
         if self.is_paused(now) {
             return Ok(Step::Until(self.paused_until));
         }
+        if self.tell_again(now)? {
+            return Ok(Step::Again);
+        }
         let Some(page) = outbox::due(&self.db, &self.name, now)? else {
-            return Ok(Step::Until(outbox::next_due(&self.db, &self.name, now)?.unwrap_or(Micros::MAX)));
+            let next = outbox::next_due(&self.db, &self.name, now)?.unwrap_or(Micros::MAX);
+            let again = self.receiver.forgetful().map_or(Micros::MAX, |_| self.again_at);
+            return Ok(Step::Until(next.min(again)));
         };
         if self.max_age_us.is_some_and(|max| now.saturating_sub(page.created) > max) {
             self.bury(&page, "older than the receiver's max_age", now)?;
@@ -217,6 +225,32 @@ impl Worker {
         let next = self.conclude(&page, &verdict);
         self.settle(&page, attempt, &outcome, next, stop, bell);
         Ok(Step::Again)
+    }
+
+    /// Tells a receiver that forgets what it has taken, when it is time to; false if it is not. That it may fail is why it is
+    /// done again and again: no page's fate hangs on it.
+    fn tell_again(&mut self, now: Micros) -> Result<bool> {
+        let Some(receiver) = self.receiver.forgetful() else { return Ok(false) };
+        // Also when the clock was set back.
+        if self.again_at.saturating_sub(now) <= receiver.again_us() && now < self.again_at {
+            return Ok(false);
+        }
+        self.again_at = now.saturating_add(receiver.again_us());
+        let mut taken = Vec::new();
+        for (payload, at) in outbox::taken_since(&self.db, &self.name, receiver.tells_since(now))? {
+            taken.extend(
+                from_json::<Notification>("notification", &payload).ok().map(|notification| (notification, at)),
+            );
+        }
+        for request in receiver.again(&taken, now) {
+            let verdict = self.receiver.judge(&self.http.post(&request), self.clock.now());
+            if !matches!(verdict, Verdict::Accepted) {
+                self.count("again_failed");
+                tracing::warn!(receiver = self.name, ?verdict, "what fires could not be told again");
+                break;
+            }
+        }
+        Ok(true)
     }
 
     /// A pause longer than any that we choose was set by a clock that has since been set back.

@@ -69,6 +69,17 @@ pub(crate) fn next_due(db: &Connection, receiver: &str, now: Micros) -> Result<O
         .query_row(params![receiver, now], |row| row.get(0))?)
 }
 
+/// The last page of each incident that this receiver has taken since, and when: payload and time, oldest incident first.
+pub(crate) fn taken_since(db: &Connection, receiver: &str, since: Micros) -> Result<Vec<(String, Micros)>> {
+    let mut query = db.prepare_cached(
+        "SELECT payload, finished, max(seq) AS last FROM outbox
+         WHERE receiver = ?1 AND state = 'delivered' AND finished > ?2 GROUP BY incident ORDER BY last",
+    )?;
+    Ok(query
+        .query_map(params![receiver, since], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?)
+}
+
 /// How many pages wait, and since when the oldest does.
 pub(crate) fn depth(db: &Connection, receiver: &str) -> Result<(i64, Option<Micros>)> {
     Ok(db

@@ -77,6 +77,11 @@ CREATE TABLE frontier_offsets (
 CREATE TABLE frontier_boundaries (rule TEXT PRIMARY KEY, boundary INTEGER NOT NULL);
 ";
 
+/// Indexes that came later: every format can do without.
+const INDEXES: &str = "
+CREATE INDEX IF NOT EXISTS outbox_delivered ON outbox (receiver, finished) WHERE state = 'delivered';
+";
+
 /// From format 1, which knew no standing: its findings are what their JSON says, confirmed unless it says otherwise.
 const FROM_1: &str = "
 ALTER TABLE findings ADD COLUMN standing INTEGER NOT NULL DEFAULT 1;
@@ -128,6 +133,7 @@ pub(crate) fn open_writer(path: &Path) -> Result<Connection> {
         }
         Some(_) => {}
     }
+    tx.execute_batch(INDEXES).map_err(failed)?;
     tx.commit().map_err(failed)?;
     check_version(&db, path)?;
     Ok(db)

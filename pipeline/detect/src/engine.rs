@@ -365,8 +365,8 @@ impl Engine {
         self.take(report, output);
         self.begin().await?;
         let Some(mut live) = self.live.take() else { return Ok(()) };
-        let tables: Vec<String> = self.rules.schemas.iter().map(|s| s.name.clone()).collect();
-        let outcomes = windows::restore(&mut live, &self.frontier.boundaries, &tables, stored, &self.rules.base).await;
+        let boundaries = &self.frontier.boundaries;
+        let outcomes = windows::restore(&mut live, boundaries, &self.rules.schemas, stored, &self.rules.base).await;
         for (id, outcome) in outcomes {
             let (Some(rule), Some(state)) = (self.rules.get(&id).cloned(), live.get_mut(&id)) else { continue };
             if let Some(error) = outcome {

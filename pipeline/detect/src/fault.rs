@@ -60,6 +60,8 @@ pub enum Fault {
     ForgottenEarly,
     /// A value of one group counts for all groups.
     ValueOfAnyGroup,
+    /// A relation that falls silent goes on speaking until something else changes.
+    SilenceNotSeen,
     /// A key is taken to be gone from one side of a join with the first of its rows.
     PartnerForgotten,
 }

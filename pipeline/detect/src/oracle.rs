@@ -1,5 +1,6 @@
 //! What a windowed rule means, word for word: its SELECT over the rows with `b-W <= time < b`,
-//! `source_watermark < b` and one origin. Kept plain: everything faster is tested against this.
+//! `source_watermark < b` and one origin; nothing while a relation from which something is to be absent has no such row.
+//! Kept plain: everything faster is tested against this.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -56,13 +57,49 @@ pub async fn evaluate(
     origin: Origin,
     relations: &(dyn Fn(&str) -> Arc<dyn TableProvider> + Sync),
 ) -> Result<Answer, QueryError> {
+    let ctx = windows_of(base, rule, window, boundary, origin, relations)?;
+    for relation in rule.absent() {
+        let any =
+            ctx.table(relation.as_str()).await.and_then(|rows| rows.limit(0, Some(1))).map_err(QueryError::run)?;
+        if any.collect().await.map_err(QueryError::run)?.iter().all(|rows| rows.num_rows() == 0) {
+            return Ok(Answer::default());
+        }
+    }
+    answer(&ctx, rule, boundary).await
+}
+
+/// The same although relations from which something is to be absent have no row.
+pub async fn evaluate_in_silence(
+    base: &SessionContext,
+    rule: &Rule,
+    window: Window,
+    boundary: Micros,
+    origin: Origin,
+    relations: &(dyn Fn(&str) -> Arc<dyn TableProvider> + Sync),
+) -> Result<Answer, QueryError> {
+    answer(&windows_of(base, rule, window, boundary, origin, relations)?, rule, boundary).await
+}
+
+/// A session in which the rule's relations are their windows.
+fn windows_of(
+    base: &SessionContext,
+    rule: &Rule,
+    window: Window,
+    boundary: Micros,
+    origin: Origin,
+    relations: &(dyn Fn(&str) -> Arc<dyn TableProvider> + Sync),
+) -> Result<SessionContext, QueryError> {
     let ctx = query::fork(base);
     for relation in &rule.relations {
         let view = window_of(&relation.name, relations(&relation.name), window, boundary, origin);
         view.and_then(|view| ctx.register_table(relation.name.as_str(), Arc::new(view))).map_err(QueryError::run)?;
     }
-    let plan = query::plan_rule(&ctx, &rule.sql).await?;
-    let batches = query::collect(&ctx, plan, LIMITS).await?;
+    Ok(ctx)
+}
+
+async fn answer(ctx: &SessionContext, rule: &Rule, boundary: Micros) -> Result<Answer, QueryError> {
+    let plan = query::plan_rule(ctx, &rule.sql).await?;
+    let batches = query::collect(ctx, plan, LIMITS).await?;
     merge(rule, &batches, boundary).map_err(QueryError::run)
 }
 

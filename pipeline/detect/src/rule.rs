@@ -76,6 +76,8 @@ pub struct Explanation {
     pub panes: Result<(), String>,
     /// Fires when its last event comes; else when a boundary is final, for this reason.
     pub early: Result<(), String>,
+    /// It speaks about what is absent from these, and not while they are silent altogether.
+    pub absent: Vec<String>,
     /// What rows of each table or view can matter; `None` is all of them.
     pub sieves: Vec<(String, Option<String>)>,
 }
@@ -91,12 +93,20 @@ impl Rule {
         matches!(self.body, Body::Single(_))
     }
 
+    /// See [`Windowed::absent`].
+    pub(crate) fn absent(&self) -> &[String] {
+        match &self.body {
+            Body::Windowed(windowed) => &windowed.absent,
+            _ => &[],
+        }
+    }
+
     /// `None` for rules without a window.
     pub fn explanation(&self) -> Option<Explanation> {
         let Body::Windowed(windowed) = &self.body else { return None };
-        let sieves = windowed.sieves.sieves.iter().map(|s| (s.relation.clone(), s.filter.clone())).collect();
+        let sieves = windowed.sieves.legs().iter().map(|s| (s.relation.clone(), s.filter.clone())).collect();
         let panes = windowed.shape.as_ref().map(|_| ()).map_err(Clone::clone);
-        Some(Explanation { panes, early: windowed.early.clone(), sieves })
+        Some(Explanation { panes, early: windowed.early.clone(), absent: windowed.absent.clone(), sieves })
     }
 }
 
@@ -122,6 +132,8 @@ pub(crate) struct Windowed {
     pub evidence: EvidenceSource,
     /// As panes, or why not.
     pub shape: Result<Arc<Shape>, String>,
+    /// Tables and views about whose silence it speaks: withheld while one has no row in the window.
+    pub absent: Vec<String>,
     /// Its rows, for evaluation over the window.
     pub sieves: Arc<Sieves>,
     /// May fire before its boundary is final, or why not.

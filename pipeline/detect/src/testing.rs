@@ -220,6 +220,13 @@ fn filled(value: &Value, fill: &dyn Fn(&str) -> String) -> Value {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diff(pub Vec<String>);
 
+impl Diff {
+    pub fn with(mut self, hint: Option<String>) -> Diff {
+        self.0.extend(hint);
+        self
+    }
+}
+
 impl fmt::Display for Diff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.join("\n"))

@@ -1,5 +1,6 @@
 //! Tests through the door of this crate.
 
+mod absence;
 mod equivalence;
 mod lookups;
 mod memory;
@@ -7,6 +8,6 @@ mod naive;
 mod refusals;
 mod single;
 mod stories;
-mod streams;
+pub(crate) mod streams;
 mod tuning;
 mod windows;

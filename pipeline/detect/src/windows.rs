@@ -5,6 +5,7 @@
 //! neither the order of arrival nor the size of batches matters. Boundaries become final when the committed watermarks
 //! have reached them; where more events can only add findings ([`monotone`]), a rule looks ahead at each arrival.
 
+mod absent;
 mod condition;
 mod deltas;
 mod extremes;
@@ -19,11 +20,13 @@ mod paned;
 mod restore;
 mod shape;
 mod sifted;
+mod silence;
 mod slots;
 mod together;
 
 use std::collections::BTreeSet;
 
+pub(crate) use absent::absent;
 pub use live::{Live, Told, Usage};
 pub(crate) use monotone::monotone;
 pub(crate) use restore::restore;

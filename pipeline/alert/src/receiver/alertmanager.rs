@@ -3,8 +3,9 @@
 //! finds it. Everything that may change is an annotation.
 //!
 //! Alertmanager keeps an alert firing until its `endsAt`, which is `holds` after the page goes out: grouping, silences and
-//! inhibition are its own business. One receiver is one Alertmanager; of a cluster each member gets a receiver, and a route
-//! with `continue` to each.
+//! inhibition are its own business. It keeps alerts in memory only, so what fires is told again every minute, a hundred in a
+//! request, and what was retracted for a while. One receiver is one Alertmanager; of a cluster each member gets a receiver, and
+//! a route with `continue` to each.
 
 use event::{Micros, format_micros};
 use serde_json::{Map, Value, json};
@@ -19,6 +20,11 @@ pub(crate) const PER_MINUTE: u32 = 1_200;
 pub(crate) const BURST: u32 = 100;
 /// Until an incident is quiet by Alertmanager's clock, unless the config says otherwise.
 pub(crate) const HOLDS_DEFAULT_US: Micros = 4 * 3_600 * 1_000_000;
+pub(crate) const AGAIN_DEFAULT_US: Micros = 60 * 1_000_000;
+/// So long the end of an incident is told again, as Prometheus does.
+const ENDED_AGAIN_US: Micros = 15 * 60 * 1_000_000;
+/// Alerts in one request that tells again: some hundred kilobytes.
+const AGAIN_MAX: usize = 100;
 const LABEL_CHARS_MAX: usize = 256;
 const ANNOTATION_CHARS_MAX: usize = 4_096;
 /// Labels that an entity's column of the same name does not replace.
@@ -28,6 +34,7 @@ pub(crate) struct Alertmanager {
     url: String,
     authorization: Option<String>,
     holds_us: Micros,
+    again_us: Micros,
 }
 
 impl Alertmanager {
@@ -37,6 +44,7 @@ impl Alertmanager {
             url: format!("{}/api/v2/alerts", config.url.trim_end_matches('/')),
             authorization: bearer.map(|token| format!("Bearer {token}")),
             holds_us: config.holds.map_or(HOLDS_DEFAULT_US, |span| span.0),
+            again_us: config.again.map_or(AGAIN_DEFAULT_US, |span| span.0),
         })
     }
 
@@ -45,6 +53,30 @@ impl Alertmanager {
     }
 
     pub fn request(&self, notification: &Notification, now: Micros) -> Request {
+        self.post(vec![self.alert(notification, now)])
+    }
+
+    pub fn again_us(&self) -> Micros {
+        self.again_us
+    }
+
+    /// Pages that were taken after this may have to be told again.
+    pub fn tells_since(&self, now: Micros) -> Micros {
+        now.saturating_sub(self.holds_us.max(ENDED_AGAIN_US))
+    }
+
+    /// What an Alertmanager that has forgotten everything has to be told, of the last page of each incident and when it was
+    /// taken: what still fires, and what ended lately.
+    pub fn again(&self, taken: &[(Notification, Micros)], now: Micros) -> Vec<Request> {
+        let matters = |(notification, taken): &&(Notification, Micros)| match &notification.subject {
+            Subject::Retracted(retraction) => now.saturating_sub(retraction.retracted) <= ENDED_AGAIN_US,
+            Subject::Finding { .. } | Subject::Flood(_) => now.saturating_sub(*taken) < self.holds_us,
+        };
+        let alerts: Vec<Value> = taken.iter().filter(matters).map(|(n, taken)| self.alert(n, *taken)).collect();
+        alerts.chunks(AGAIN_MAX).map(|some| self.post(some.to_vec())).collect()
+    }
+
+    fn alert(&self, notification: &Notification, now: Micros) -> Value {
         // From the attempt on: a page that was long in coming is to be seen all the same.
         let ends = match &notification.subject {
             Subject::Retracted(retraction) => retraction.retracted.max(notification.opened),
@@ -59,9 +91,13 @@ impl Alertmanager {
         if let Some(link) = &notification.link {
             alert["generatorURL"] = link.as_str().into();
         }
+        alert
+    }
+
+    fn post(&self, alerts: Vec<Value>) -> Request {
         let mut headers = vec![("content-type", "application/json".to_owned())];
         headers.extend(self.authorization.clone().map(|value| ("authorization", value)));
-        Request { url: self.url.clone(), headers, body: Value::Array(vec![alert]).to_string().into_bytes() }
+        Request { url: self.url.clone(), headers, body: Value::Array(alerts).to_string().into_bytes() }
     }
 }
 

@@ -55,6 +55,14 @@ impl Receiver {
         }
     }
 
+    /// The receiver that keeps nothing and is told again, if it is one.
+    pub fn forgetful(&self) -> Option<&alertmanager::Alertmanager> {
+        match self {
+            Receiver::Alertmanager(alertmanager) => Some(alertmanager),
+            Receiver::PagerDuty(_) | Receiver::Webhook(_) => None,
+        }
+    }
+
     pub fn judge(&self, answer: &Result<Answer, TransportError>, now: Micros) -> Verdict {
         let answer = match answer {
             Ok(answer) => answer,

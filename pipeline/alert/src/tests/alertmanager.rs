@@ -147,5 +147,19 @@ fn a_real_alertmanager_groups_routes_and_resolves() {
     let resolved: Vec<Value> = told("resolved")[0]["alerts"].as_array().unwrap().clone();
     let ended: Vec<_> = resolved.iter().filter(|a| a["status"] == "resolved").collect();
     assert_eq!((ended.len(), &ended[0]["labels"]["actor_user_name"]), (1, &Value::from("ann")));
+
+    // It restarts and has lost what it had in memory: within a minute it has it again, and what ended stays ended.
+    drop(alertmanager);
+    let forgetful = tempfile::tempdir().unwrap();
+    let alertmanager = Alertmanager::start(forgetful.path(), port, &hook.url);
+    eventually(|| !alertmanager.alerts().is_empty(), "what fires is told again");
+    let fires = alertmanager.alerts();
+    assert_eq!((fires.len(), &fires[0]["labels"]["actor_user_name"]), (1, &Value::from("bob")));
+    assert_eq!(
+        fires[0]["startsAt"],
+        fired.iter().find(|a| a["labels"]["actor_user_name"] == "bob").unwrap()["startsAt"]
+    );
+    // No page's fate was touched by that.
+    assert!(pages().iter().all(|page| page.state == "delivered"));
     delivery.shutdown();
 }

@@ -314,7 +314,8 @@ async fn faults_are_caught() {
     }
 }
 
-const FAULTS: [Fault; 17] = [
+const FAULTS: [Fault; 18] = [
+    Fault::SilenceNotSeen,
     Fault::PartnerForgotten,
     Fault::SieveOfAll,
     Fault::AtLeastIsMore,

@@ -127,12 +127,6 @@ impl Part {
         &self.columns
     }
 
-    /// Rows of a batch that has the columns of the scan among others.
-    pub fn sift_named(&self, batch: &RecordBatch, times: &[Micros], stamps: &[Micros], slots: Slots) -> Result<Sifted> {
-        let places = self.columns.iter().map(|name| Ok(batch.schema().index_of(name)?)).collect::<Result<Vec<_>>>()?;
-        self.run(&batch.project(&places)?, times, stamps, slots)
-    }
-
     fn run(&self, scanned: &RecordBatch, times: &[Micros], stamps: &[Micros], slots: Slots) -> Result<Sifted> {
         let (Selected { rows, from }, failed) = self.run_around_errors(scanned)?;
         let pick = |values: &[Micros]| from.iter().map(|row| values[*row as usize]).collect::<Vec<_>>();

@@ -36,7 +36,7 @@ const LOOKBACK_SLOTS_MIN: i64 = 32;
 const STRETCHES_MAX: i64 = 64;
 
 /// Rows that are late by more than this trigger no catch-up.
-const LATE_US_MAX: i64 = 7 * 86_400 * 1_000_000;
+pub(super) const LATE_US_MAX: i64 = 7 * 86_400 * 1_000_000;
 
 /// How often a catch-up looks further, by a window each time.
 const LATE_WIDENINGS_MAX: usize = 8;
@@ -196,7 +196,7 @@ impl Live {
     }
 
     fn take(&mut self, table: &str, relation: usize, rows: Rows, watch: bool) -> Result<(), QueryError> {
-        self.note_late(&rows);
+        self.note_late(relation, &rows);
         if let Some((count, reason)) = &rows.failed {
             self.usage.failed += count;
             tracing::warn!(rule = %self.rule.id, rows = count, reason, "rows could not be evaluated");
@@ -213,7 +213,7 @@ impl Live {
         Ok(())
     }
 
-    fn note_late(&mut self, rows: &Rows) {
+    fn note_late(&mut self, relation: usize, rows: &Rows) {
         for (span, (time, stamp)) in rows.spans.iter().zip(rows.times.iter().zip(&rows.stamps)) {
             let Some((from, to)) = span.missed().filter(|_| !fault::is(Fault::LateDropped)) else { continue };
             if stamp.saturating_sub(*time) > LATE_US_MAX {
@@ -223,6 +223,9 @@ impl Live {
             // At the first boundary by which the row counts as known.
             let at = span.enter;
             if self.last.is_none_or(|last| at > last) {
+                if matches!(&self.way, Way::Sifted(sifted) if sifted.adds_nothing(relation, (from, to))) {
+                    continue;
+                }
                 let missed = self.late.entry(at).or_insert((from, to));
                 *missed = (missed.0.min(from), missed.1.max(to));
             }
@@ -456,14 +459,17 @@ impl Live {
         &mut self,
         table: &str,
         batch: &RecordBatch,
-        times: &[Micros],
-        stamps: &[Micros],
+        choices: &mut Choices,
         (start, reach): (Micros, Reach),
     ) -> Result<(), QueryError> {
         let rule = self.rule.clone();
         for (relation, part) in self.parts(table) {
+            let chosen = choices.of(&rule.id, relation, part);
+            if matches!(&chosen, Chosen::Rows(rows) if rows.is_empty()) {
+                continue;
+            }
             let part = part_of(&rule, relation, part);
-            let mut rows = part.sift_named(batch, times, stamps, self.slots).map_err(QueryError::run)?;
+            let mut rows = part.sift(batch, chosen, self.origin, self.slots).map_err(QueryError::run)?;
             let wanted = |time: Micros, stamp: Micros| time >= reach.from || (stamp >= start && time >= reach.oldest);
             rows.retain(wanted).map_err(QueryError::run)?;
             self.take(table, relation, rows, false)?;
@@ -526,7 +532,9 @@ impl Live {
     /// The times of the first and last stored row that can matter.
     async fn edges(&self, stored: &SessionContext) -> Result<Option<(Micros, Micros)>, QueryError> {
         let mut edges: Option<(Micros, Micros)> = None;
-        for (_, _, part) in all_parts(&self.rule) {
+        let legs = windowed(&self.rule).sieves.legs().len();
+        // Of the others it only matters that they speak.
+        for (_, _, part) in all_parts(&self.rule).into_iter().filter(|(leg, ..)| *leg < legs) {
             let mut frame = stored.table(part.table.as_str()).await.map_err(QueryError::run)?;
             let origin = lit(self.origin.name());
             let condition = part.sieve.clone().into_iter().fold(col(column::ORIGIN).eq(origin), Expr::and);

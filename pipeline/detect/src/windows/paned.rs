@@ -1,15 +1,17 @@
 //! A rule kept as panes: rows change their groups' numbers as they come; a boundary looks only at groups that change
 //! there, and builds rows only for those that may pass the HAVING.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use ahash::RandomState;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, FieldRef, Int64Type};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::physical_expr::PhysicalExpr;
 use event::Micros;
+use hashbrown::hash_map::HashMap;
 
 use super::groups::{Group, Panes, SLOTS_MAX, Seen, panes};
 use super::input::{Sifted, batch_of};
@@ -31,7 +33,7 @@ pub struct Paned {
     /// Groups to be looked at ahead of the final boundary.
     watched: Vec<Group>,
     /// Groups that hold at the final boundary, and their entities.
-    holding: HashMap<Group, Arc<Entity>>,
+    holding: HashMap<Group, Arc<Entity>, RandomState>,
     /// How many groups hold, by entity.
     entities: BTreeMap<Arc<Entity>, usize>,
     /// The last boundary that first sees any row.
@@ -61,7 +63,7 @@ impl Paned {
             zero: None,
             marks: Vec::new(),
             watched: Vec::new(),
-            holding: HashMap::new(),
+            holding: HashMap::with_hasher(RandomState::new()),
             entities: BTreeMap::new(),
             head: i32::MIN,
             bytes_max,
@@ -223,7 +225,8 @@ impl Paned {
 
     /// The entities whose count of holding groups can change.
     fn touched_entities(&self, changed: &[Group], holds: &[(Group, Held)]) -> BTreeSet<Arc<Entity>> {
-        let held = changed.iter().filter_map(|g| self.holding.get(g).cloned());
+        let is_holding = |g: &&Group| self.marks.get(**g as usize).is_some_and(|mark| mark.holds);
+        let held = changed.iter().filter(is_holding).filter_map(|g| self.holding.get(g).cloned());
         held.chain(holds.iter().map(|(_, held)| Arc::new(held.entity.clone()))).collect()
     }
 

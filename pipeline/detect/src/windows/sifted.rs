@@ -6,16 +6,19 @@ use std::sync::Arc;
 
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::common::Column;
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::{Expr, LogicalPlan};
-use event::TableSchema;
+use event::{TableSchema, column};
 use query::{Prepared, QueryError, SwapTable};
 
 use super::input::{Part, Sifted as Rows};
 use super::legs::{Empty, Leg, Split, split};
 use super::links::{self, Partners, Place};
+use super::live::LATE_US_MAX;
+use super::silence::Speaking;
 use super::slots::Span;
 use super::{Ahead, Changes, Fed, Slots};
 use crate::fault::{self, Fault};
@@ -34,8 +37,9 @@ const CHUNKS_MAX: usize = 64;
 pub struct Sieves {
     /// Optimized, over the tables and views that the rule names.
     plan: LogicalPlan,
-    /// One per leg.
+    /// One per leg, then one per relation whose silence matters.
     pub sieves: Vec<Sieve>,
+    legs: usize,
     empty: Empty,
     distributes: bool,
     /// By leg, what joins demand of its rows.
@@ -57,13 +61,15 @@ impl Sieves {
         schemas: &[Arc<TableSchema>],
         plan: LogicalPlan,
         tables: &[String],
+        absent: &[String],
     ) -> Result<Sieves, QueryError> {
         let Split { legs, empty, distributes, links, .. } =
             split(&plan, &query::lookups(base), &mut |_, leg| SwapTable::new(leg.schema.clone()).provider())
                 .map_err(QueryError::run)?;
         let places = links::places(&base.state(), &links, &legs).map_err(QueryError::run)?;
         let mut sieves = Vec::with_capacity(legs.len());
-        for leg in legs {
+        let count = legs.len();
+        for leg in legs.into_iter().chain(absent.iter().map(|name| any_row_of(name))) {
             let mut sieve = Sieve {
                 relation: leg.relation.clone(),
                 parts: Vec::new(),
@@ -83,8 +89,22 @@ impl Sieves {
             }
             sieves.push(sieve);
         }
-        Ok(Sieves { plan, sieves, empty, distributes, places, links: links.len() })
+        Ok(Sieves { plan, sieves, legs: count, empty, distributes, places, links: links.len() })
     }
+
+    pub fn legs(&self) -> &[Sieve] {
+        &self.sieves[..self.legs]
+    }
+
+    fn absent(&self) -> usize {
+        self.sieves.len() - self.legs
+    }
+}
+
+/// Every row of a relation, for when it is rather than for what it says.
+fn any_row_of(relation: &str) -> Leg {
+    let time = Field::new(column::TIME, DataType::Null, true);
+    Leg { relation: relation.to_owned(), schema: Arc::new(Schema::new(vec![time])), filter: None }
 }
 
 /// The rows and columns that can matter to a leg.
@@ -162,6 +182,8 @@ pub struct Sifted {
     chunks: Vec<Vec<Chunk>>,
     /// By link.
     partners: Vec<Partners>,
+    /// By relation whose silence matters.
+    speaking: Vec<Speaking>,
     /// Boundaries at which the rows seen change.
     agenda: BTreeSet<i64>,
     slots: Slots,
@@ -189,7 +211,8 @@ impl Sifted {
             table.provider()
         });
         let plan = query::prepare(&query::fork(base), split.map_err(QueryError::run)?.plan).await?;
-        let chunks = sieves.sieves.iter().map(|_| Vec::new()).collect();
+        let chunks = sieves.legs().iter().map(|_| Vec::new()).collect();
+        let speaking = (0..sieves.absent()).map(|_| Speaking::default()).collect();
         let partners = (0..sieves.links).map(|_| Partners::default()).collect();
         Ok(Sifted {
             rule,
@@ -198,6 +221,7 @@ impl Sifted {
             tables,
             chunks,
             partners,
+            speaking,
             agenda: BTreeSet::new(),
             slots,
             head: i64::MIN,
@@ -223,6 +247,16 @@ impl Sifted {
     }
 
     pub fn feed(&mut self, relation: usize, sifted: Rows, watch: bool, fed: &mut Fed) {
+        if let Some(of) = relation.checked_sub(self.sieves.legs) {
+            let mut before = None;
+            for span in sifted.spans.iter().filter(|span| span.is_seen()) {
+                // Neighbours mostly have the same.
+                if before.replace(*span) != Some(*span) {
+                    self.speaking[of].add(span.enter, span.leave);
+                }
+            }
+            return;
+        }
         let count = sifted.rows.num_rows();
         let seen = sifted.spans.iter().filter(|s| s.is_seen() && s.leave > self.now);
         let Some(last) = seen.map(|s| s.leave).max() else { return };
@@ -276,7 +310,13 @@ impl Sifted {
     }
 
     pub fn next_change(&self) -> Option<i64> {
-        self.agenda.first().copied()
+        let turns = self.speaking.iter().filter_map(|s| s.next_turn(self.now));
+        self.agenda.first().copied().into_iter().chain(turns.filter(|_| !fault::is(Fault::SilenceNotSeen))).min()
+    }
+
+    /// Whether a row of this relation that is seen by these boundaries cannot change a thing: others say as much.
+    pub fn adds_nothing(&self, relation: usize, (first, last): (i64, i64)) -> bool {
+        relation.checked_sub(self.sieves.legs).is_some_and(|of| self.speaking[of].covers(first, last))
     }
 
     pub async fn step(&mut self, slot: i64, changes: &mut Changes, fed: &mut Fed) -> Result<(), QueryError> {
@@ -319,6 +359,9 @@ impl Sifted {
         fresh: Option<usize>,
         nulls: &mut u64,
     ) -> Result<Vec<Held>, QueryError> {
+        if self.speaking.iter().any(|s| !s.covers(slot, last)) {
+            return Ok(Vec::new());
+        }
         let mut empty = Vec::with_capacity(self.tables.len());
         for leg in 0..self.tables.len() {
             let seen = self.seen_in(leg, slot, last, fresh == Some(leg))?;
@@ -353,6 +396,8 @@ impl Sifted {
     /// Rows that no boundary ahead sees.
     fn forget(&mut self) {
         let now = self.now;
+        let remembered = now.saturating_sub(self.slots.slots_of(LATE_US_MAX));
+        self.speaking.iter_mut().for_each(|s| s.forget(remembered));
         let mut gone = false;
         for (chunks, places) in self.chunks.iter_mut().zip(&self.sieves.places) {
             for chunk in chunks.extract_if(.., |c| c.last <= now) {
@@ -441,13 +486,14 @@ impl Sifted {
     pub fn clear(&mut self) {
         self.chunks.iter_mut().for_each(Vec::clear);
         self.partners.iter_mut().for_each(Partners::clear);
+        self.speaking.iter_mut().for_each(Speaking::clear);
         self.agenda.clear();
         self.bytes = 0;
     }
 
-    /// The boundaries at which the rows seen change.
+    /// The boundaries at which what is seen changes.
     pub fn turns(&self) -> impl Iterator<Item = i64> {
-        self.agenda.iter().copied()
+        self.agenda.iter().copied().chain(self.speaking.iter().flat_map(Speaking::turns))
     }
 
     /// Leaves a boundary out.

@@ -56,6 +56,11 @@ impl Slots {
         time.div_euclid(self.every_us)
     }
 
+    /// How many slides a span of time takes.
+    pub fn slots_of(&self, us: i64) -> i64 {
+        us / self.every_us + 1
+    }
+
     pub fn panes(&self) -> i64 {
         self.panes
     }

@@ -33,7 +33,8 @@ impl Together {
         let (mut questions, mut places) = (Vec::new(), Vec::new());
         for (id, state) in states {
             for (leg, number, part) in state.all_parts() {
-                let Some(keeps) = part.keeps.clone() else { continue };
+                // Of a part that keeps everything there is nothing to choose.
+                let Some(keeps) = part.keeps.clone().filter(|keeps| !keeps.is_empty()) else { continue };
                 questions.push(Question { key: places.len() as u32, table: part.table.clone(), keeps, output: None });
                 places.push((id.clone(), leg, number));
             }
