@@ -82,7 +82,7 @@ fn with_body(rng: &mut SmallRng, level: &str, size: usize) -> Action {
     for _ in 0..64 {
         if let Some(action) = actions().draw(rng)
             && action.verb != "watch"
-            && (level == "RequestResponse" || writes(action.verb))
+            && (level == "RequestResponse" || writes(action.verb) && (action.verb == "patch" || action.kind.small()))
             && action.kind.largest(action.verb) >= size
         {
             return action;
@@ -137,7 +137,7 @@ const GROUPS: [&str; 24] = [
 
 /// Clients ask what there is before they ask for it; probes ask whether the server lives.
 fn discovery(rng: &mut SmallRng, at: Micros, of: &Background<'_>, pod: &Pod) -> Told {
-    let caller = caller(rng, of, pod, "PPHHHYN");
+    let caller = caller(rng, of, pod, "PHHHHYYY");
     let group = GROUPS[zipf_of(rng, GROUPS.len() as u64, 0.5) as usize];
     let uri = match rng.random_range(0..20) {
         0..2 => "/api?timeout=32s".to_owned(),
@@ -246,7 +246,7 @@ fn resource(
     match size {
         _ if level == "Metadata" || code >= 400 => {}
         None => scene.put_request(rng, &mut body, &action, &name, 230),
-        Some(size) => scene.put_both(rng, &mut body, &action, &name, size.saturating_sub(830)),
+        Some(size) => scene.put_both(rng, &mut body, &action, &name, size.saturating_sub(860)),
     }
     let request = Request { audit_id: uuid(rng), verb, uri, object, code, caller: &caller, body, level };
     let took = quantile(rng, &TOOK_US) as i64;

@@ -126,7 +126,7 @@ impl Principal {
             account: account(account_number),
             region,
             ip: address(rng.random_range(0..4_000)),
-            agent: agent(mix(0x61, number) % AGENTS.len() as u64, mix(0x62, number) % 4),
+            agent: agent(family(number), mix(0x62, number) % 4),
             access_key: match kind {
                 PrincipalKind::IamUser => format!("AKIA{}", base32(6, number, 16)),
                 _ => format!("ASIA{}", base32(6 ^ (keys << 16), number, 16)),
@@ -230,6 +230,14 @@ const AGENTS: [&str; 16] = [
     "S3Console/0.4, aws-internal/3 aws-sdk-java/1.12.{} Linux/5.10.{}-2.amzn2int.x86_64 OpenJDK_64-Bit_Server_VM/25.{}-b08 java/1.8.0_{} vendor/Oracle_Corporation",
     "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/13{}.0.0.0 Safari/537.36",
 ];
+
+/// Terraform has more of the principals than the others.
+fn family(principal: u64) -> u64 {
+    match mix(0x61, principal) % 19 {
+        n if n < AGENTS.len() as u64 => n,
+        _ => 3,
+    }
+}
 
 /// The user agent of a family in a release.
 pub fn agent(family: u64, release: u64) -> String {

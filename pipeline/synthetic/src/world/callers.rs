@@ -60,15 +60,14 @@ impl Caller {
     /// The service account of a running pod. Its token is bound to the pod and is renewed every epoch.
     pub fn of_pod(pod: &Pod, epoch: u64) -> Caller {
         let mut caller = service_account(pod.workload_number, pod.namespace.clone(), pod.container, pod.ip.clone());
-        let modern = cluster_of(pod.workload_number).version >= "v1.33";
-        if modern {
+        if says_why(pod.workload_number) && pod.number.is_multiple_of(2) {
             let token = entity_uuid(0x701E ^ epoch, pod.number);
             put!(&mut caller.extra, r#""authentication.kubernetes.io/credential-id":["JTI={token}"],"#);
             put!(&mut caller.extra, r#""authentication.kubernetes.io/node-name":["{}"],"#, pod.node);
             put!(&mut caller.extra, r#""authentication.kubernetes.io/node-uid":["{}"],"#, uid(6, pod.node_number));
+            put!(&mut caller.extra, r#""authentication.kubernetes.io/pod-name":["{}"],"#, pod.name);
+            put!(&mut caller.extra, r#""authentication.kubernetes.io/pod-uid":["{}"]"#, pod.uid);
         }
-        put!(&mut caller.extra, r#""authentication.kubernetes.io/pod-name":["{}"],"#, pod.name);
-        put!(&mut caller.extra, r#""authentication.kubernetes.io/pod-uid":["{}"]"#, pod.uid);
         caller
     }
 
@@ -93,13 +92,19 @@ impl Caller {
             username: format!("system:serviceaccount:kube-system:{name}"),
             groups: r#""system:serviceaccounts","system:serviceaccounts:kube-system","system:authenticated""#
                 .to_owned(),
-            agent: format!(
-                "kube-controller-manager/{version} (linux/amd64) kubernetes/{commit}/system:serviceaccount:kube-system:{name}"
-            ),
+            agent: match says_why(number) {
+                true => format!(
+                    "kube-controller-manager/{version} (linux/amd64) kubernetes/{commit}/system:serviceaccount:kube-system:{name}"
+                ),
+                false => format!("kube-controller-manager/{version} (linux/amd64) kubernetes/{commit}/{name}"),
+            },
             ip: control_plane(number),
             namespace: "kube-system".to_owned(),
-            uid: uid(7, number),
-            reason: binding(&role, &role, "ServiceAccount", &format!("{name}/kube-system")),
+            uid: if says_why(number) { uid(7, number) } else { String::new() },
+            reason: match says_why(number) {
+                true => binding(&role, &role, "ServiceAccount", &format!("{name}/kube-system")),
+                false => String::new(),
+            },
             ..Caller::default()
         }
     }
@@ -128,7 +133,7 @@ impl Caller {
             ip: if masters { "::1".to_owned() } else { control_plane(number) },
             namespace: "kube-system".to_owned(),
             uid: if masters { uid(8, number % CLUSTERS) } else { String::new() },
-            reason: match masters {
+            reason: match masters || !says_why(number) {
                 true => String::new(),
                 false => {
                     binding(&format!("system:{user}"), &format!("system:{user}"), "User", &format!("system:{user}"))
@@ -156,7 +161,7 @@ impl Caller {
             _ => format!("argocd-cli/v2.{}.{} (linux/amd64) kubernetes/{build}", 9 + release % 4, release),
         };
         let mut extra = String::new();
-        if mix(13, number).is_multiple_of(3) {
+        if mix(13, number).is_multiple_of(12) {
             let (account, role) = (account(number % 12), format!("eks-{team}"));
             put!(&mut extra, r#""accessKeyId":["ASIA{}"],"#, base32(14 ^ (epoch / 8) << 8, number, 16));
             put!(&mut extra, r#""arn":["arn:aws:sts::{account}:assumed-role/{role}/{name}"],"#);
@@ -170,7 +175,10 @@ impl Caller {
             ip: office_ip(number),
             namespace: namespace(number),
             extra,
-            reason: binding(&format!("{group}-admin"), "admin", "Group", &group),
+            reason: match mix(18, number) % 3 {
+                0 => binding(&format!("{group}-admin"), "admin", "Group", &group),
+                _ => String::new(),
+            },
             ..Caller::default()
         }
     }
@@ -190,11 +198,20 @@ fn service_account(number: u64, namespace: String, name: &str, ip: String) -> Ca
         groups: format!(r#""system:serviceaccounts","system:serviceaccounts:{namespace}","system:authenticated""#),
         agent,
         ip,
-        uid: uid(17, number),
-        reason: binding(&account, &account, "ServiceAccount", &format!("{name}/{namespace}")),
+        uid: if says_why(number) { uid(17, number) } else { String::new() },
+        reason: match says_why(number) {
+            true => binding(&account, &account, "ServiceAccount", &format!("{name}/{namespace}")),
+            false => String::new(),
+        },
         namespace,
         extra: String::new(),
     }
+}
+
+/// A third of the clusters, by number: those whose tokens are bound to pods and where RBAC decides alone and says why;
+/// elsewhere a webhook does, without a reason.
+fn says_why(cluster: u64) -> bool {
+    cluster % 3 == 1
 }
 
 fn binding(binding: &str, role: &str, kind: &str, subject: &str) -> String {

@@ -61,7 +61,8 @@ impl Kind {
         if matches!(verb, "create" | "update") { one * 3 / 2 } else { one }
     }
 
-    fn small(self) -> bool {
+    /// Whether all that a caller sends fits a few hundred bytes.
+    pub fn small(self) -> bool {
         matches!(self, Kind::Review | Kind::Lease | Kind::Event)
     }
 }

@@ -8,47 +8,30 @@ use super::super::micro_time;
 use super::workloads::TOPICS;
 use super::{Kind, Object, Scene};
 use crate::random::{draw, mix, pick, put, put_base64};
-use crate::world::{part, person, team, uid};
+use crate::world::{Pod, part, person, team, uid};
 
 /// A merge patch: some annotations, a replica count, a condition.
 pub(super) fn put_patch(rng: &mut SmallRng, out: &mut String, scene: &Scene<'_>, kind: Kind) {
-    let now = format_micros(scene.at - scene.at.rem_euclid(1_000_000));
     match kind {
         Kind::Pod | Kind::Node => {
-            let ready = rng.random_range(0..20) != 0;
-            let (status, uid) = (if ready { "True" } else { "False" }, &scene.pod.uid);
-            put!(out, r#"{{"metadata":{{"uid":"{uid}"}},"status":{{"conditions":[{{"lastHeartbeatTime":"{now}","#);
-            put!(out, r#""status":"{status}","type":"Ready"}}],"podIP":"{}"}}}}"#, scene.pod.ip);
+            let status = if rng.random_range(0..20) == 0 { "False" } else { "True" };
+            put!(
+                out,
+                r#"{{"status":{{"conditions":[{{"status":"{status}","type":"Ready"}}],"podIP":"{}"}}}}"#,
+                scene.pod.ip
+            );
+        }
+        Kind::Deployment if rng.random::<bool>() => {
+            put!(out, r#"{{"spec":{{"replicas":{}}}}}"#, rng.random_range(1..20))
         }
         Kind::Deployment => {
-            put!(
-                out,
-                r#"{{"metadata":{{"annotations":{{"deployed-by":"{}","deployed-at":"{now}"}}}},"#,
-                person(rng.random_range(0..240))
-            );
-            put!(
-                out,
-                r#""spec":{{"replicas":{},"template":{{"spec":{{"containers":[{{"name":"{}","image":"{}:{}"}}]}}}}}}}}"#,
-                rng.random_range(1..20),
-                scene.pod.container,
-                scene.pod.image,
-                scene.pod.tag
-            );
+            let Pod { container, image, tag, .. } = scene.pod;
+            let container = format!(r#"{{"name":"{container}","image":"{image}:{tag}"}}"#);
+            put!(out, r#"{{"spec":{{"template":{{"spec":{{"containers":[{container}]}}}}}}}}"#);
         }
         _ => {
-            let (topic, other) = (pick(rng, &TOPICS), pick(rng, &TOPICS));
-            put!(
-                out,
-                r#"{{"metadata":{{"annotations":{{"corp.example/{topic}":"{}-{}","corp.example/updated":"{now}"}},"#,
-                part(rng.random::<u32>().into()),
-                rng.random_range(0..100_000)
-            );
-            put!(
-                out,
-                r#""labels":{{"team":"{}","{other}":"{}"}}}}}}"#,
-                team(scene.pod.workload_number),
-                rng.random_range(0..90)
-            );
+            let (topic, value) = (pick(rng, &TOPICS), rng.random_range(0..100_000));
+            put!(out, r#"{{"metadata":{{"annotations":{{"corp.example/{topic}":"{value}"}}}}}}"#);
         }
     }
 }
