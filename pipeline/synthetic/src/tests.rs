@@ -152,7 +152,7 @@ fn repeats_are_a_fifth_of_cloudtrail_and_hardly_any_of_the_rest() {
                 }
             }
         }
-        let percent = |source| 100.0 * repeats.get(&source).unwrap_or(&0.0) / firsts[&source];
+        let percent = |source| -> f64 { 100.0 * repeats.get(&source).unwrap_or(&0.0) / firsts[&source] };
         assert!((percent(Source::CloudTrail) - wanted).abs() < 2.5, "{}", percent(Source::CloudTrail));
         assert!(percent(Source::Kubernetes) < 0.4, "{}", percent(Source::Kubernetes));
     }

@@ -132,7 +132,7 @@ pub fn write(
     let console = principal.number % 5 == 1 && !matches!(*service, "kms" | "sts");
     let extras = Extras {
         resources: resources(principal, &asked, outcome),
-        no_tls: console || principal.number % 16 < 7,
+        no_tls: console || principal.number % 16 < 8,
         console,
         vpc_endpoint: (principal.number % 9 == 2)
             .then(|| format!("vpce-{}", crate::random::hex(0x92, principal.number / 27, 17))),
@@ -200,7 +200,7 @@ fn response(rng: &mut SmallRng, at: Micros, call: &Call, principal: &Principal) 
             text.push_str(r#"{"credentials":{"accessKeyId":"ASIA"#);
             crate::random::put_base32(&mut text, rng, 16);
             text.push_str(r#"","sessionToken":""#);
-            put_base64(&mut text, rng, 760);
+            put_base64(&mut text, rng, 1_120);
             put!(
                 &mut text,
                 r#"","expiration":"{until}"}},"assumedRoleUser":{{"assumedRoleId":"AROA{role}:{}","#,

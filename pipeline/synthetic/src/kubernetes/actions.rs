@@ -25,8 +25,8 @@ pub struct Action {
     pub who: &'static str,
 }
 
-/// Asking what the API offers, in percent: a path without a resource.
-pub const DISCOVERY_PERCENT: f64 = 46.5;
+/// Asking what the API offers: a path without a resource. With the table's sum this makes 48 % of lines.
+pub const DISCOVERY_PERCENT: f64 = 71.0;
 /// Evenly over all pairs of verb and resource.
 const EVEN_PERCENT: f64 = 4.0;
 
@@ -35,13 +35,13 @@ const CORE: &str = "";
 type Resource = (&'static str, &'static str, &'static str, bool, Kind, &'static str);
 
 const RESOURCES: [Resource; 43] = [
-    ("secrets", CORE, "v1", false, Kind::Secret, "PPPC"),
+    ("secrets", CORE, "v1", false, Kind::Secret, "PPHC"),
     ("namespaces", CORE, "v1", true, Kind::Namespace, "PPCH"),
-    ("serviceaccounts", CORE, "v1", false, Kind::ServiceAccount, "PPC"),
+    ("serviceaccounts", CORE, "v1", false, Kind::ServiceAccount, "PHC"),
     ("prometheusrules", "monitoring.coreos.com", "v1", false, Kind::Rules, "P"),
-    ("pods", CORE, "v1", false, Kind::Pod, "NNCHP"),
-    ("configmaps", CORE, "v1", false, Kind::ConfigMap, "PPNC"),
-    ("leases", "coordination.k8s.io", "v1", false, Kind::Lease, "PPNY"),
+    ("pods", CORE, "v1", false, Kind::Pod, "NCHHP"),
+    ("configmaps", CORE, "v1", false, Kind::ConfigMap, "PPNH"),
+    ("leases", "coordination.k8s.io", "v1", false, Kind::Lease, "PNNNY"),
     ("clusterroles", "rbac.authorization.k8s.io", "v1", true, Kind::Role, "PPCH"),
     ("clusterrolebindings", "rbac.authorization.k8s.io", "v1", true, Kind::Binding, "PPCH"),
     ("roles", "rbac.authorization.k8s.io", "v1", false, Kind::Role, "PPH"),
@@ -67,7 +67,7 @@ const RESOURCES: [Resource; 43] = [
     ("events", CORE, "v1", false, Kind::Event, "NNCP"),
     ("ingresses", "networking.k8s.io", "v1", false, Kind::Ingress, "PPH"),
     ("networkpolicies", "networking.k8s.io", "v1", false, Kind::Ingress, "PPH"),
-    ("mutatingwebhookconfigurations", "admissionregistration.k8s.io", "v1", true, Kind::Webhook, "YYYP"),
+    ("mutatingwebhookconfigurations", "admissionregistration.k8s.io", "v1", true, Kind::Webhook, "YYYYYP"),
     ("validatingwebhookconfigurations", "admissionregistration.k8s.io", "v1", true, Kind::Webhook, "YP"),
     ("storageversionmigrations", "migration.k8s.io", "v1alpha1", true, Kind::Lease, "P"),
     ("apiservices", "apiregistration.k8s.io", "v1", true, Kind::ApiService, "Y"),
@@ -75,7 +75,7 @@ const RESOURCES: [Resource; 43] = [
     ("prometheuses", "monitoring.coreos.com", "v1", false, Kind::Rules, "P"),
     ("volumeattachments", "storage.k8s.io", "v1", true, Kind::Volume, "CP"),
     ("csinodes", "storage.k8s.io", "v1", true, Kind::Node, "NP"),
-    ("subjectaccessreviews", "authorization.k8s.io", "v1", true, Kind::Review, "PPPY"),
+    ("subjectaccessreviews", "authorization.k8s.io", "v1", true, Kind::Review, "PPYY"),
     ("selfsubjectaccessreviews", "authorization.k8s.io", "v1", true, Kind::Review, "HP"),
     ("tokenreviews", "authentication.k8s.io", "v1", true, Kind::Review, "PN"),
 ];

@@ -60,6 +60,8 @@ pub fn background(rng: &mut SmallRng, at: Micros, of: &Background<'_>) -> Vec<To
         Some((Life::Created, _)) => Some(on_pods("create")),
         Some((Life::Deleted, _)) => Some(on_pods("delete")),
         None if level == "Metadata" => actions().draw(rng),
+        // What people send is logged, what they are answered is not.
+        None if level == "Request" => Some(Action { who: "H", ..with_body(rng, level, 0) }),
         None => Some(with_body(rng, level, size.unwrap_or(0))),
     };
     match action {
@@ -73,16 +75,15 @@ fn body_size(rng: &mut SmallRng) -> usize {
     if rng.random_range(0..500) == 0 {
         return 60_000 + rng.random_range(0..160_000);
     }
-    (2_164.0 * crate::random::exp(1.266 * normal(rng))).min(60_000.0) as usize
+    (2_164.0 * crate::random::exp(1.255 * normal(rng))).min(60_000.0) as usize
 }
 
 /// An action whose objects can be as large as the body is to be.
 fn with_body(rng: &mut SmallRng, level: &str, size: usize) -> Action {
-    let writes = |verb: &str| matches!(verb, "create" | "update" | "patch");
     for _ in 0..64 {
         if let Some(action) = actions().draw(rng)
             && action.verb != "watch"
-            && (level == "RequestResponse" || writes(action.verb) && (action.verb == "patch" || action.kind.small()))
+            && (level == "RequestResponse" || action.verb == "patch")
             && action.kind.largest(action.verb) >= size
         {
             return action;
@@ -137,7 +138,7 @@ const GROUPS: [&str; 24] = [
 
 /// Clients ask what there is before they ask for it; probes ask whether the server lives.
 fn discovery(rng: &mut SmallRng, at: Micros, of: &Background<'_>, pod: &Pod) -> Told {
-    let caller = caller(rng, of, pod, "PHHHHYYY");
+    let caller = caller(rng, of, pod, "PHHHHHHHHYYYY");
     let group = GROUPS[zipf_of(rng, GROUPS.len() as u64, 0.5) as usize];
     let uri = match rng.random_range(0..20) {
         0..2 => "/api?timeout=32s".to_owned(),
@@ -246,7 +247,7 @@ fn resource(
     match size {
         _ if level == "Metadata" || code >= 400 => {}
         None => scene.put_request(rng, &mut body, &action, &name, 230),
-        Some(size) => scene.put_both(rng, &mut body, &action, &name, size.saturating_sub(860)),
+        Some(size) => scene.put_both(rng, &mut body, &action, &name, size.saturating_sub(1_020)),
     }
     let request = Request { audit_id: uuid(rng), verb, uri, object, code, caller: &caller, body, level };
     let took = quantile(rng, &TOOK_US) as i64;

@@ -60,7 +60,7 @@ impl Caller {
     /// The service account of a running pod. Its token is bound to the pod and is renewed every epoch.
     pub fn of_pod(pod: &Pod, epoch: u64) -> Caller {
         let mut caller = service_account(pod.workload_number, pod.namespace.clone(), pod.container, pod.ip.clone());
-        if says_why(pod.workload_number) && pod.number.is_multiple_of(2) {
+        if says_why(pod.workload_number) && !pod.number.is_multiple_of(3) {
             let token = entity_uuid(0x701E ^ epoch, pod.number);
             put!(&mut caller.extra, r#""authentication.kubernetes.io/credential-id":["JTI={token}"],"#);
             put!(&mut caller.extra, r#""authentication.kubernetes.io/node-name":["{}"],"#, pod.node);
@@ -132,7 +132,6 @@ impl Caller {
             },
             ip: if masters { "::1".to_owned() } else { control_plane(number) },
             namespace: "kube-system".to_owned(),
-            uid: if masters { uid(8, number % CLUSTERS) } else { String::new() },
             reason: match masters || !says_why(number) {
                 true => String::new(),
                 false => {
@@ -161,7 +160,7 @@ impl Caller {
             _ => format!("argocd-cli/v2.{}.{} (linux/amd64) kubernetes/{build}", 9 + release % 4, release),
         };
         let mut extra = String::new();
-        if mix(13, number).is_multiple_of(12) {
+        if number % 12 == 7 {
             let (account, role) = (account(number % 12), format!("eks-{team}"));
             put!(&mut extra, r#""accessKeyId":["ASIA{}"],"#, base32(14 ^ (epoch / 8) << 8, number, 16));
             put!(&mut extra, r#""arn":["arn:aws:sts::{account}:assumed-role/{role}/{name}"],"#);
@@ -170,13 +169,13 @@ impl Caller {
         let group = format!("team-{team}");
         Caller {
             username: format!("{name}@corp.example"),
-            groups: format!(r#""engineering","{group}","system:authenticated""#),
+            groups: format!(r#""{group}","system:authenticated""#),
             agent,
             ip: office_ip(number),
             namespace: namespace(number),
             extra,
-            reason: match mix(18, number) % 3 {
-                0 => binding(&format!("{group}-admin"), "admin", "Group", &group),
+            reason: match number % 8 {
+                3 => binding(&format!("{group}-admin"), "admin", "Group", &group),
                 _ => String::new(),
             },
             ..Caller::default()

@@ -88,9 +88,8 @@ pub fn cluster_of(number: u64) -> &'static Cluster {
 }
 
 const TEAMS: [&str; 24] = [
-    "payments", "ledger", "search", "catalog", "identity", "billing", "orders", "media", "risk", "reports", "mail",
-    "edge", "pricing", "fraud", "loyalty", "shipping", "returns", "content", "insight", "partner", "support", "mobile",
-    "stock", "legal",
+    "pay", "ledger", "search", "shop", "login", "bill", "order", "media", "risk", "report", "mail", "edge", "price",
+    "fraud", "club", "ship", "refund", "cms", "bi", "agent", "help", "app", "stock", "legal",
 ];
 const PARTS: [&str; 12] =
     ["api", "worker", "cron", "gateway", "sync", "cache", "web", "batch", "indexer", "relay", "store", "admin"];
@@ -108,11 +107,10 @@ pub fn namespace(number: u64) -> String {
     format!("{}-{}", team(n), part(n / 24))
 }
 
-/// The internal DNS name of a node; nodes are dealt to the clusters in turn.
+/// The name of a node; nodes are dealt to the clusters in turn.
 pub fn node(number: u64) -> String {
     let n = number % NODES;
-    let (third, fourth) = node_octets(n);
-    format!("ip-10-{}-{third}-{fourth}.{}.compute.internal", 1 + n % CLUSTERS, cluster_of(n).region)
+    format!("{}-n{:02}", cluster(n), n / CLUSTERS)
 }
 
 pub fn node_address(number: u64) -> String {

@@ -243,7 +243,7 @@ impl Object<'_> {
         put!(
             out,
             r#","spec":{{"providerID":"aws:///{}/i-{}"}}"#,
-            pod.node.split('.').nth(1).unwrap_or("a"),
+            crate::world::cluster_of(pod.node_number).region,
             hex(0xB4, pod.node_number, 17)
         );
         put!(
