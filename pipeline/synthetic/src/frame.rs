@@ -53,7 +53,7 @@ impl Maker {
     }
 
     pub fn frame_start(&self, frame: u64) -> Micros {
-        self.clock.frame_start(frame)
+        self.clock.frame_start(frame as i64)
     }
 
     pub fn frame(&self, frame: u64) -> Frame {
@@ -134,8 +134,7 @@ impl Maker {
                 let of = cloudtrail::Background {
                     sizes,
                     epoch: frame,
-                    epoch_start: self.clock.frame_start(frame),
-                    frame: self.clock.frame_length(),
+                    begun: [frame as i64, frame as i64 - 1].map(|frame| self.clock.frame_start(frame)),
                     data_events,
                     hot_percent: stream.hot_percent(data_events),
                     new_address: (stream == Stream::HighCardinality).then_some(number / stream.events_per_pod()),

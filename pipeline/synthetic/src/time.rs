@@ -39,7 +39,7 @@ impl Clock {
         Clock { start: options.start, gap: options.gap.max(1), burst: options.stream == Stream::Burst }
     }
 
-    pub fn frame_length(&self) -> Micros {
+    fn frame_length(&self) -> Micros {
         FRAME as i64 * self.gap
     }
 
@@ -48,8 +48,8 @@ impl Clock {
         self.at(number as i64 * self.gap)
     }
 
-    pub fn frame_start(&self, frame: u64) -> Micros {
-        self.at(frame as i64 * self.frame_length())
+    pub fn frame_start(&self, frame: i64) -> Micros {
+        self.at(frame * self.frame_length())
     }
 
     /// The event time `share` of the way through a frame.

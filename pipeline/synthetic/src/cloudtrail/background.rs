@@ -16,10 +16,8 @@ pub struct Background<'a> {
     pub sizes: &'a Sizes,
     /// Counts frames; sessions begin and end between them.
     pub epoch: u64,
-    /// When the frame before the present one began: no session is younger.
-    pub epoch_start: Micros,
-    /// How long a frame lasts.
-    pub frame: Micros,
+    /// When this frame began, and the one before: when the present sessions did.
+    pub begun: [Micros; SESSION_FRAMES as usize],
     pub data_events: bool,
     /// Share of the calls that one principal makes, in percent; 0 for no such.
     pub hot_percent: f64,
@@ -37,13 +35,12 @@ pub fn background(rng: &mut SmallRng, at: Micros, of: &Background<'_>) -> Vec<u8
     }
     let mut call = calls().draw(rng);
     let kind = kind(rng, call);
-    let mut principal = of.principal(rng, kind);
+    let principal = of.principal(rng, kind);
     let outcome = outcome(rng, call, &principal);
     if outcome == Outcome::Denied {
         // Who is denied is mostly one job asking for one thing over and over.
         let probes = &calls().calls[..24];
         call = &probes[(mix(0x91, principal.number) % 24) as usize];
-        principal.kind = PrincipalKind::AssumedRole;
     }
     let (bytes, _) = write(rng, at, of, call, &principal, outcome);
     bytes
@@ -96,8 +93,7 @@ impl Background<'_> {
         let number = Principal::number_of(kind, rank);
         // Sessions of different principals change at different times.
         let phase = self.epoch + number % SESSION_FRAMES;
-        let begun = (phase % SESSION_FRAMES + 1) as i64;
-        let since = self.epoch_start - (begun - 1) * self.frame;
+        let since = self.begun[(phase % SESSION_FRAMES) as usize];
         let mut principal = Principal::in_session(number, kind, phase / SESSION_FRAMES, since);
         match self.new_address {
             Some(n) => principal.ip = address(n * 10 + 3),
@@ -155,9 +151,12 @@ fn error(call: &Call, principal: &Principal, outcome: Outcome, asked: &Asked) ->
         }),
         Outcome::Denied => {
             let resource = asked.about.first().map_or_else(String::new, |(_, arn)| format!(" on resource: {arn}"));
-            let arn = principal.arn();
-            let why = "because no identity-based policy allows it";
-            let message = format!("User: {arn} is not authorized to perform: {service}:{name}{resource} {why}");
+            let who = match principal.kind {
+                PrincipalKind::Service => principal.service_domain(),
+                _ => principal.arn(),
+            };
+            let why = if *service == "s3" { "" } else { " because no identity-based policy allows it" };
+            let message = format!("User: {who} is not authorized to perform: {service}:{name}{resource}{why}");
             Some((if *service == "ec2" { "Client.UnauthorizedOperation" } else { "AccessDenied" }, message))
         }
         Outcome::NotFound => Some(match (*service, *name) {

@@ -30,7 +30,7 @@ pub fn data_event(rng: &mut SmallRng, at: Micros, of: &Background<'_>) -> Vec<u8
     });
     let (service, name, _, read_only) = *found.unwrap_or(&SHARES[0]);
     let mut call = Call::new(service, name, read_only, members(name));
-    let kind = if chance(rng, 88.0) { PrincipalKind::Service } else { PrincipalKind::AssumedRole };
+    let kind = if chance(rng, 87.0) { PrincipalKind::Service } else { PrincipalKind::AssumedRole };
     let principal = of.principal(rng, kind);
     let denied = match name {
         "PutObject" => chance(rng, 55.0),

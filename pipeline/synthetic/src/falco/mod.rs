@@ -8,7 +8,7 @@ use rand::Rng;
 use rand::rngs::SmallRng;
 
 use crate::kubernetes::micro_time;
-use crate::random::{chance, put, zipf_of};
+use crate::random::{chance, put};
 use crate::world::{Pod, Population, Sizes, host};
 use process::Process;
 pub use rules::{RULES, Rule, ZIPF};
@@ -123,7 +123,7 @@ pub struct Background<'a> {
 /// One background alert, and its cluster.
 pub fn background(rng: &mut SmallRng, at: Micros, of: &Background<'_>) -> (&'static str, Vec<u8>) {
     let pod = of.population.running(rng);
-    let rule = &RULES[zipf_of(rng, RULES.len() as u64, ZIPF) as usize];
+    let rule = rules::draw(rng);
     let outside = rule.on_hosts && chance(rng, 30.0);
     let process = Process::draw(rng, rule, &pod);
     let mut fields = vec![Field::number("evt_time", "evt.time", nanos(rng, at))];

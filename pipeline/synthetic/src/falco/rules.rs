@@ -1,6 +1,13 @@
 //! The rules that fire in the background. Names, priorities, tags and fields are Falco's; the sentences are ours. The
 //! order is that of production, where rules about everyday programs make the noise; rules about attacks come last.
 
+use std::sync::OnceLock;
+
+use rand::Rng;
+use rand::rngs::SmallRng;
+
+use crate::random::pow;
+
 /// Exponent of the share by rank in production, assumed (a lab that fires every rule in turn shows 1.33).
 pub const ZIPF: f64 = 1.6;
 
@@ -40,6 +47,22 @@ const fn anywhere(
     fields: &'static str,
 ) -> Rule {
     Rule { name, priority, tags, sentence, fields, on_hosts: true }
+}
+
+/// By Zipf's law, exactly: the first rule makes nearly half of all alerts.
+pub fn draw(rng: &mut SmallRng) -> &'static Rule {
+    static BELOW: OnceLock<Vec<f64>> = OnceLock::new();
+    let below = BELOW.get_or_init(|| {
+        let weights = (1..=RULES.len()).map(|rank| pow(rank as f64, -ZIPF));
+        weights
+            .scan(0.0, |sum, weight| {
+                *sum += weight;
+                Some(*sum)
+            })
+            .collect()
+    });
+    let u = rng.random::<f64>() * below[below.len() - 1];
+    &RULES[below.partition_point(|below| *below <= u).min(RULES.len() - 1)]
 }
 
 pub static RULES: [Rule; 50] = [

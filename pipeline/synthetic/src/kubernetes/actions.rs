@@ -35,12 +35,12 @@ const CORE: &str = "";
 type Resource = (&'static str, &'static str, &'static str, bool, Kind, &'static str);
 
 const RESOURCES: [Resource; 43] = [
-    ("secrets", CORE, "v1", false, Kind::Secret, "PPHC"),
-    ("namespaces", CORE, "v1", true, Kind::Namespace, "PPCH"),
+    ("secrets", CORE, "v1", false, Kind::Secret, "PHHC"),
+    ("namespaces", CORE, "v1", true, Kind::Namespace, "PCHH"),
     ("serviceaccounts", CORE, "v1", false, Kind::ServiceAccount, "PHC"),
     ("prometheusrules", "monitoring.coreos.com", "v1", false, Kind::Rules, "P"),
     ("pods", CORE, "v1", false, Kind::Pod, "NCHHP"),
-    ("configmaps", CORE, "v1", false, Kind::ConfigMap, "PPNH"),
+    ("configmaps", CORE, "v1", false, Kind::ConfigMap, "PNHH"),
     ("leases", "coordination.k8s.io", "v1", false, Kind::Lease, "PNNNY"),
     ("clusterroles", "rbac.authorization.k8s.io", "v1", true, Kind::Role, "PPCH"),
     ("clusterrolebindings", "rbac.authorization.k8s.io", "v1", true, Kind::Binding, "PPCH"),

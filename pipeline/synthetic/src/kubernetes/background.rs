@@ -75,7 +75,7 @@ fn body_size(rng: &mut SmallRng) -> usize {
     if rng.random_range(0..500) == 0 {
         return 60_000 + rng.random_range(0..160_000);
     }
-    (2_164.0 * crate::random::exp(1.255 * normal(rng))).min(60_000.0) as usize
+    (2_164.0 * crate::random::exp(1.275 * normal(rng))).min(60_000.0) as usize
 }
 
 /// An action whose objects can be as large as the body is to be.
@@ -138,7 +138,7 @@ const GROUPS: [&str; 24] = [
 
 /// Clients ask what there is before they ask for it; probes ask whether the server lives.
 fn discovery(rng: &mut SmallRng, at: Micros, of: &Background<'_>, pod: &Pod) -> Told {
-    let caller = caller(rng, of, pod, "PHHHHHHHHYYYY");
+    let caller = caller(rng, of, pod, "PHHHHHHHHHHHHYYYY");
     let group = GROUPS[zipf_of(rng, GROUPS.len() as u64, 0.5) as usize];
     let uri = match rng.random_range(0..20) {
         0..2 => "/api?timeout=32s".to_owned(),

@@ -142,7 +142,7 @@ impl Principal {
                 3 => format!("{}-{}", part(number / 24), number % 97),
                 _ => format!("aws-go-sdk-{}", since * 1_000),
             },
-            since: if human { since + 1_000_000 * (mix(9, number) % 600) as i64 } else { since },
+            since: if human { since - 1_000_000 * (mix(9, number) % 600) as i64 } else { since },
             kind,
             name,
             number,

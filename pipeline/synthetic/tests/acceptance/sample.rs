@@ -121,10 +121,6 @@ impl Sample {
         sizes[((sizes.len() as f64 * share) as usize).min(sizes.len() - 1)] as f64
     }
 
-    pub fn mean(&self) -> f64 {
-        self.sizes.iter().sum::<usize>() as f64 / self.sizes.len() as f64
-    }
-
     /// New entities in the last tenth of the events, by kind.
     pub fn still_new(&self) -> Vec<(&'static str, usize)> {
         let rise = |curve: &Vec<usize>| curve[curve.len() - 1] - curve[curve.len() * 9 / 10];
