@@ -8,7 +8,7 @@ use rand::{Rng, RngCore};
 use super::Request;
 use super::actions::{Action, actions, on_pods};
 use super::bodies::{Kind, Scene};
-use crate::random::{chance, mix, normal, pick, put, quantile, uuid, zipf_of};
+use crate::random::{chance, mix, normal, pick, put, put_base64, quantile, uuid, zipf_of};
 use crate::world::{CLUSTERS, Caller, Pod, Population, Sizes, namespace, part};
 
 /// What the background of one frame depends on.
@@ -59,9 +59,14 @@ pub fn background(rng: &mut SmallRng, at: Micros, of: &Background<'_>) -> Vec<To
     let action = match of.life {
         Some((Life::Created, _)) => Some(on_pods("create")),
         Some((Life::Deleted, _)) => Some(on_pods("delete")),
+        // Many lives take the place of other requests about objects, not of discovery.
+        None if level == "Metadata" && of.population.fresh && chance(rng, 11.0) => None,
         None if level == "Metadata" => actions().draw(rng),
         // What people send is logged, what they are answered is not.
-        None if level == "Request" => Some(Action { who: "H", ..with_body(rng, level, 0) }),
+        None if level == "Request" => {
+            let who = if chance(rng, 6.0) { "P" } else { "H" };
+            Some(Action { who, ..with_body(rng, level, 0) })
+        }
         None => Some(with_body(rng, level, size.unwrap_or(0))),
     };
     match action {
@@ -247,7 +252,7 @@ fn resource(
     match size {
         _ if level == "Metadata" || code >= 400 => {}
         None => scene.put_request(rng, &mut body, &action, &name, 230),
-        Some(size) => scene.put_both(rng, &mut body, &action, &name, size.saturating_sub(1_020)),
+        Some(size) => scene.put_both(rng, &mut body, &action, &name, size.saturating_sub(1_075)),
     }
     let request = Request { audit_id: uuid(rng), verb, uri, object, code, caller: &caller, body, level };
     let took = quantile(rng, &TOOK_US) as i64;
@@ -293,6 +298,13 @@ fn put_query(rng: &mut SmallRng, uri: &mut String, action: &Action, now: u64, na
             put!(uri, "&timeoutSeconds={seconds}&watch=true");
         }
         "list" => match rng.random_range(0..4) {
+            // The next page: where the last one ended.
+            _ if chance(rng, 22.0) => {
+                // Base64 of a JSON object: version and name of the format, then the resource version and the last key.
+                uri.push_str("?continue=eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6");
+                put_base64(uri, rng, 56);
+                uri.push_str("&limit=500");
+            }
             0 => put!(uri, "?labelSelector=app.kubernetes.io%2Fname%3D{}&limit=500", pod.workload),
             1 => put!(uri, "?limit=500&resourceVersion=0"),
             2 => put!(uri, "?resourceVersion={}&resourceVersionMatch=NotOlderThan", now - rng.random_range(0..900)),

@@ -60,7 +60,7 @@ impl Caller {
     /// The service account of a running pod. Its token is bound to the pod and is renewed every epoch.
     pub fn of_pod(pod: &Pod, epoch: u64) -> Caller {
         let mut caller = service_account(pod.workload_number, pod.namespace.clone(), pod.container, pod.ip.clone());
-        if says_why(pod.workload_number) && !pod.number.is_multiple_of(3) {
+        if says_why(pod.workload_number) && !pod.number.is_multiple_of(4) {
             let token = entity_uuid(0x701E ^ epoch, pod.number);
             put!(&mut caller.extra, r#""authentication.kubernetes.io/credential-id":["JTI={token}"],"#);
             put!(&mut caller.extra, r#""authentication.kubernetes.io/node-name":["{}"],"#, pod.node);
@@ -169,7 +169,7 @@ impl Caller {
         }
         let group = format!("team-{team}");
         Caller {
-            username: format!("{name}@corp.example"),
+            username: name,
             groups: format!(r#""{group}","system:authenticated""#),
             agent,
             ip: office_ip(number),

@@ -91,8 +91,7 @@ const TEAMS: [&str; 24] = [
     "pay", "ledger", "search", "shop", "login", "bill", "order", "media", "risk", "report", "mail", "edge", "price",
     "fraud", "club", "ship", "refund", "cms", "bi", "agent", "help", "app", "stock", "legal",
 ];
-const PARTS: [&str; 12] =
-    ["api", "worker", "cron", "gateway", "sync", "cache", "web", "batch", "indexer", "relay", "store", "admin"];
+const PARTS: [&str; 12] = ["api", "run", "cron", "gw", "sync", "db", "web", "etl", "idx", "hub", "store", "ui"];
 
 pub fn team(number: u64) -> &'static str {
     TEAMS[(number % 24) as usize]

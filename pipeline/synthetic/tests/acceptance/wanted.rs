@@ -50,7 +50,7 @@ pub fn shares(class: Class, options: &Options) -> Vec<(String, f64)> {
                 .map(|(rank, rule)| (rule.name.to_owned(), 100.0 * weight(rank) / sum))
                 .collect()
         }
-        _ => kubernetes::actions().wanted(),
+        _ => kubernetes::actions().measured(),
     };
     // The pods' lives of this stream are laid out by themselves.
     shares.retain(|(action, _)| options.stream != Stream::HighCardinality || !action.ends_with(" pods"));

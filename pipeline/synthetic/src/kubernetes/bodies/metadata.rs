@@ -58,7 +58,11 @@ impl Object<'_> {
             let hash = pod.name.rsplit('-').nth(1).unwrap_or_default();
             put!(out, r#","pod-template-hash":"{hash}""#);
         }
-        put!(out, r#"}},"annotations":{{"checksum/config":"{}""#, hex(0xB1, self.fixed(4), 64));
+        put!(
+            out,
+            r#"}},"annotations":{{"checksum/config":"{}""#,
+            hex(0xB1, self.fixed(4) ^ (self.scene.version >> 14), 64)
+        );
         let more: [&str; 6] = [
             r#""prometheus.io/scrape":"true""#,
             r#""cluster-autoscaler.kubernetes.io/safe-to-evict":"true""#,
