@@ -25,6 +25,8 @@ pub struct Background<'a> {
     pub new_address: Option<u64>,
 }
 
+/// The role that makes nearly all calls of a hot stream, by rank.
+const HOT_RANK: u64 = 3;
 /// Sessions last for so many frames: about sixty of them in 1 GB.
 const SESSION_FRAMES: u64 = 2;
 
@@ -89,12 +91,14 @@ impl Background<'_> {
     pub fn principal(&self, rng: &mut SmallRng, kind: PrincipalKind) -> Principal {
         let hot = self.hot_percent > 0.0 && chance(rng, self.hot_percent);
         let kind = if hot { PrincipalKind::AssumedRole } else { kind };
-        let rank = if hot { 0 } else { zipf_of(rng, Principal::share(kind, self.sizes.principals), 1.1) };
+        let rank = if hot { HOT_RANK } else { zipf_of(rng, Principal::share(kind, self.sizes.principals), 1.1) };
         let number = Principal::number_of(kind, rank);
         // Sessions of different principals change at different times.
         let phase = self.epoch + number % SESSION_FRAMES;
         let since = self.begun[(phase % SESSION_FRAMES) as usize];
-        let mut principal = Principal::in_session(number, kind, phase / SESSION_FRAMES, since);
+        // Many programs share the role at once, each in a session of its own.
+        let session = if hot { phase / SESSION_FRAMES * 64 + zipf_of(rng, 64, 0.5) } else { phase / SESSION_FRAMES };
+        let mut principal = Principal::in_session(number, kind, session, since);
         match self.new_address {
             Some(n) => principal.ip = address(n * 10 + 3),
             // One call in eight comes from elsewhere.

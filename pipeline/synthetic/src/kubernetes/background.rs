@@ -60,7 +60,7 @@ pub fn background(rng: &mut SmallRng, at: Micros, of: &Background<'_>) -> Vec<To
         Some((Life::Created, _)) => Some(on_pods("create")),
         Some((Life::Deleted, _)) => Some(on_pods("delete")),
         // Many lives take the place of other requests about objects, not of discovery.
-        None if level == "Metadata" && of.population.fresh && chance(rng, 11.0) => None,
+        None if level == "Metadata" && of.population.fresh && chance(rng, 12.0) => None,
         None if level == "Metadata" => actions().draw(rng),
         // What people send is logged, what they are answered is not.
         None if level == "Request" => {
@@ -273,7 +273,7 @@ fn name(rng: &mut SmallRng, of: &Background<'_>, pod: &Pod, kind: Kind, caller: 
         Kind::Node => pod.node.clone(),
         Kind::Namespace => pod.namespace.clone(),
         // A workload reads its own credentials, again and again.
-        Kind::Secret => format!("{}-{}", pod.workload, if pod.number % 3 == 0 { "tls" } else { "credentials" }),
+        Kind::Secret => format!("{}-{}", pod.workload, if pod.number % 3 == 0 { "tls" } else { "creds" }),
         Kind::ServiceAccount => pod.container.to_owned(),
         Kind::Deployment | Kind::Service | Kind::Endpoints | Kind::Autoscaler | Kind::Ingress => pod.workload.clone(),
         Kind::Lease if caller.username.starts_with("system:node:") => pod.node.clone(),

@@ -136,10 +136,10 @@ impl Principal {
                 _ => format!("AROA{}", base32(7, number, 17)),
             },
             session: match number % 5 {
-                0 => format!("i-{}", hex(8, number << 20 | keys / 8, 17)),
+                0 => format!("i-{}", hex(8, number << 20 | keys, 17)),
                 1 => super::person(number / 5),
                 2 => format!("botocore-session-{}", since / 1_000_000),
-                3 => format!("{}-{}", part(number / 24), number % 97),
+                3 => format!("{}-{}", part(number / 24), base32(10, number << 20 | keys, 8)),
                 _ => format!("aws-go-sdk-{}", since * 1_000),
             },
             since: if human { since - 1_000_000 * (mix(9, number) % 600) as i64 } else { since },

@@ -153,11 +153,11 @@ impl Caller {
         let release = (mix(10, number) + epoch / 40) % 12;
         let build = super::hex(11, release, 7);
         let agent = match number % 8 {
-            0 | 3 => format!("kubectl/v1.{}.{} (darwin/arm64) kubernetes/{build}", 29 + release % 5, release),
+            1 | 3 => format!("kubectl/v1.{}.{} (darwin/arm64) kubernetes/{build}", 29 + release % 5, release),
             5 => format!("kubectl/v1.{}.{} (linux/amd64) kubernetes/{build}", 29 + release % 5, release),
             4 => format!("k9s/v0.{}.{} (darwin/arm64) kubernetes/$Format", 32 + release, release % 5),
-            1 | 6 => format!("Helm/3.{}.{}", 12 + release % 6, release % 4),
-            2 => format!("OpenAPI-Generator/{}.{}.0/python", 28 + release % 6, release % 4),
+            0 | 6 => format!("Helm/3.{}.{}", 12 + release % 6, release % 4),
+            2 | 7 => format!("OpenAPI-Generator/{}.{}.0/python", 28 + release % 6, release % 4),
             _ => format!("argocd-cli/v2.{}.{} (linux/amd64) kubernetes/{build}", 9 + release % 4, release),
         };
         let mut extra = String::new();

@@ -183,7 +183,7 @@ impl Object<'_> {
                 match (profile + k) % 6 {
                     0 => put!(
                         out,
-                        r#""valueFrom":{{"secretKeyRef":{{"name":"{}-credentials","key":"{topic}"}}}}}}"#,
+                        r#""valueFrom":{{"secretKeyRef":{{"name":"{}-creds","key":"{topic}"}}}}}}"#,
                         pod.workload
                     ),
                     _ => {
