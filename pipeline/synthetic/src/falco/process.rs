@@ -218,7 +218,7 @@ fn command(rng: &mut SmallRng, shape: &str, pod: &Pod, habit: u64) -> String {
     if habit / 32 % 14 == 5 {
         // A program of the JVM is started with all that it may need.
         text.push_str(" -cp ");
-        for n in 0..16 {
+        for n in 0..17 {
             let library = mix(0xE4, habit ^ n);
             let word = WORDS[(library % 24) as usize];
             put!(&mut text, "/srv/{}/lib/{word}-{}.{}.jar:", pod.container, library / 32 % 5, library / 256 % 40);

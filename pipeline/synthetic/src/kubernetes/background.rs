@@ -9,7 +9,7 @@ use super::Request;
 use super::actions::{Action, actions, on_pods};
 use super::bodies::{Kind, Scene};
 use crate::random::{chance, mix, normal, pick, put, put_base64, quantile, uuid, zipf_of};
-use crate::world::{CLUSTERS, Caller, Pod, Population, Sizes, namespace, part};
+use crate::world::{CLUSTERS, Caller, Pod, Population, Sizes, address, namespace, part, team};
 
 /// What the background of one frame depends on.
 pub struct Background<'a> {
@@ -110,7 +110,14 @@ fn caller(rng: &mut SmallRng, of: &Background<'_>, pod: &Pod, who: &str) -> Call
         b'N' => Caller::node(pod.node_number),
         b'C' => Caller::controller(zipf_of(rng, 20, 1.2) * CLUSTERS + here),
         b'Y' => Caller::system(rng.random_range(0..4) * CLUSTERS + here),
-        _ => Caller::person(zipf_of(rng, of.sizes.people, 1.2), of.epoch),
+        _ => {
+            let mut person = Caller::person(zipf_of(rng, of.sizes.people, 1.2), of.epoch);
+            // People travel.
+            if chance(rng, 15.0) {
+                person.ip = address(zipf_of(rng, of.sizes.addresses, 0.8));
+            }
+            person
+        }
     }
 }
 
@@ -144,7 +151,11 @@ const GROUPS: [&str; 24] = [
 /// Clients ask what there is before they ask for it; probes ask whether the server lives.
 fn discovery(rng: &mut SmallRng, at: Micros, of: &Background<'_>, pod: &Pod) -> Told {
     let caller = caller(rng, of, pod, "PHHHHHHHHHHHHYYYY");
-    let group = GROUPS[zipf_of(rng, GROUPS.len() as u64, 0.5) as usize];
+    let group = match rng.random_range(0..10) {
+        // Custom resources.
+        0..4 => format!("{}.corp.example/v1{}", team(rng.next_u64()), pick(rng, &["", "alpha1", "beta1"])),
+        _ => GROUPS[zipf_of(rng, GROUPS.len() as u64, 0.5) as usize].to_owned(),
+    };
     let uri = match rng.random_range(0..20) {
         0..2 => "/api?timeout=32s".to_owned(),
         2..4 => "/apis?timeout=32s".to_owned(),
@@ -252,7 +263,7 @@ fn resource(
     match size {
         _ if level == "Metadata" || code >= 400 => {}
         None => scene.put_request(rng, &mut body, &action, &name, 230),
-        Some(size) => scene.put_both(rng, &mut body, &action, &name, size.saturating_sub(1_075)),
+        Some(size) => scene.put_both(rng, &mut body, &action, &name, size.saturating_sub(1_110)),
     }
     let request = Request { audit_id: uuid(rng), verb, uri, object, code, caller: &caller, body, level };
     let took = quantile(rng, &TOOK_US) as i64;
@@ -280,9 +291,9 @@ fn name(rng: &mut SmallRng, of: &Background<'_>, pod: &Pod, kind: Kind, caller: 
         Kind::Lease => format!("{}-leader", pod.workload),
         Kind::Event => format!("{}.{:016x}", pod.name, 0x1840_0000_0000_0000 + (rng.next_u64() >> 8)),
         Kind::Volume => format!("pvc-{}", crate::random::entity_uuid(0xA3, of_all / 3)),
-        Kind::Crd => format!("{}s.{}.corp.example", part(of_all), crate::world::team(of_all / 12)),
-        Kind::ApiService => format!("v1.{}.corp.example", crate::world::team(of_all)),
-        _ => format!("{}-{}-{}", crate::world::team(of_all), part(of_all / 24), of_all / 288),
+        Kind::Crd => format!("{}s.{}.corp.example", part(of_all), team(of_all / 12)),
+        Kind::ApiService => format!("v1.{}.corp.example", team(of_all)),
+        _ => format!("{}-{}-{}", team(of_all), part(of_all / 24), of_all / 288),
     }
 }
 
@@ -299,7 +310,7 @@ fn put_query(rng: &mut SmallRng, uri: &mut String, action: &Action, now: u64, na
         }
         "list" => match rng.random_range(0..4) {
             // The next page: where the last one ended.
-            _ if chance(rng, 22.0) => {
+            _ if chance(rng, 40.0) => {
                 // Base64 of a JSON object: version and name of the format, then the resource version and the last key.
                 uri.push_str("?continue=eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6");
                 put_base64(uri, rng, 56);

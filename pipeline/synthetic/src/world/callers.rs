@@ -167,7 +167,7 @@ impl Caller {
             put!(&mut extra, r#""arn":["arn:aws:sts::{account}:assumed-role/{role}/{name}"],"#);
             put!(&mut extra, r#""canonicalArn":["arn:aws:iam::{account}:role/{role}"],"sessionName":["{name}"]"#);
         }
-        let group = format!("team-{team}");
+        let group = format!("dev-{team}");
         Caller {
             username: name,
             groups: format!(r#""{group}","system:authenticated""#),

@@ -133,7 +133,7 @@ pub fn person(number: u64) -> String {
         "ada", "ben", "chen", "dora", "emil", "fay", "gus", "hana", "ivo", "jun", "kim", "lea", "max", "nia", "oli",
         "pam",
     ];
-    const LAST: [&str; 10] = ["ahmed", "baker", "costa", "dietz", "evans", "fox", "gomez", "horn", "ito", "jansen"];
+    const LAST: [&str; 10] = ["fox", "ito", "horn", "gomez", "evans", "dietz", "costa", "baker", "ahmed", "jansen"];
     let (first, last) = (FIRST[(number % 16) as usize], LAST[(number / 16 % 10) as usize]);
     match number / 160 {
         0 => format!("{first}.{last}"),

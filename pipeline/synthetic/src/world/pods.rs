@@ -53,7 +53,7 @@ impl Population {
                 _ => 15,
             };
             let slots = SLOTS[class as usize];
-            let slot = zipf_of(rng, slots, 1.42);
+            let slot = zipf_of(rng, slots, 1.48);
             let newest = self.newest(class, slot);
             if newest + 16 * slots >= self.created + self.turnover {
                 return Pod::new(newest);
