@@ -245,13 +245,8 @@ fn resource(
         put!(&mut object, r#","subresource":"{sub}""#);
     }
     let code = match (verb, rng.random_range(0..1000)) {
-        _ if of.life.is_some() => {
-            if verb == "create" {
-                201
-            } else {
-                200
-            }
-        }
+        ("create", _) if of.life.is_some() => 201,
+        _ if of.life.is_some() => 200,
         (_, 0..4) => 403,
         ("get" | "delete" | "patch", 4..75) => 404,
         ("update", 4..40) => 409,
@@ -284,7 +279,7 @@ fn name(rng: &mut SmallRng, of: &Background<'_>, pod: &Pod, kind: Kind, caller: 
         Kind::Node => pod.node.clone(),
         Kind::Namespace => pod.namespace.clone(),
         // A workload reads its own credentials, again and again.
-        Kind::Secret => format!("{}-{}", pod.workload, if pod.number % 3 == 0 { "tls" } else { "creds" }),
+        Kind::Secret => format!("{}-{}", pod.workload, if pod.number.is_multiple_of(3) { "tls" } else { "creds" }),
         Kind::ServiceAccount => pod.container.to_owned(),
         Kind::Deployment | Kind::Service | Kind::Endpoints | Kind::Autoscaler | Kind::Ingress => pod.workload.clone(),
         Kind::Lease if caller.username.starts_with("system:node:") => pod.node.clone(),

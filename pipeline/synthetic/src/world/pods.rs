@@ -102,7 +102,7 @@ impl Pod {
             _ => format!("{container}-{}", ["main", "v2", "blue", "eu", "core"][(workload_number % 5) as usize]),
         };
         // A revision of the deployment lasts for some generations of its pods.
-        let revision = mix(0x52, workload_number << 20 | generation / 3);
+        let revision = mix(0x52, (workload_number << 20) | (generation / 3));
         let cluster_number = workload_number % CLUSTERS;
         let node_number = mix(0x53, number) % (NODES / CLUSTERS) * CLUSTERS + cluster_number;
         let address = mix(0x54, number);

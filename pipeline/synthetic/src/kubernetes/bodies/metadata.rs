@@ -71,11 +71,10 @@ impl Object<'_> {
             r#""kubectl.kubernetes.io/restartedAt":"2026-01-12T07:41:13Z""#,
             r#""linkerd.io/inject":"enabled""#,
         ];
-        for _ in 0..self.fixed(5) % 3 {
+        if !self.fixed(5).is_multiple_of(3) {
             put!(out, ",{}", pick(rng, &more[..3]));
-            break;
         }
-        if self.fixed(6) % 2 == 0 {
+        if self.fixed(6).is_multiple_of(2) {
             put!(out, ",{}", more[3 + (self.fixed(7) % 3) as usize]);
         }
         out.push('}');

@@ -233,7 +233,7 @@ impl Object<'_> {
         put!(
             out,
             r#""message":"{} in {} ms","type":"{kind}","count":{},"#,
-            message(reason, &pod.container.to_owned()),
+            message(reason, pod.container),
             rng.random_range(1..9_000),
             rng.random_range(1..60)
         );
