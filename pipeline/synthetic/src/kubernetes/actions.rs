@@ -1,6 +1,7 @@
 //! The table of verbs and resources: the mean of three measured sets (an OpenShift cluster, PerfSPEC, the 2018
-//! end-to-end tests; discovery of the latter two, as the first has next to no lines of level Metadata), with today's names for resources that are gone. Creating and deleting pods is not in it: their
-//! lives are laid out in `world::Population`.
+//! end-to-end tests; discovery of the latter two, as the first has next to no lines of level Metadata), with today's
+//! names for resources that are gone. Creating and deleting pods is not in it: their lives are laid out in
+//! `world::Population`.
 
 use std::sync::OnceLock;
 

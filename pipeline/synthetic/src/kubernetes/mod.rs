@@ -3,6 +3,7 @@
 mod actions;
 mod background;
 mod bodies;
+mod naming;
 
 use event::{Micros, format_micros};
 

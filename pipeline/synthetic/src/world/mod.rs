@@ -5,10 +5,12 @@
 mod aws;
 mod callers;
 mod pods;
+mod things;
 
-pub use aws::{Principal, PrincipalKind, Thing, account, address, agent, object_key};
+pub use aws::{Principal, PrincipalKind, account, address, agent};
 pub use callers::Caller;
 pub use pods::{Pod, Population};
+pub use things::{Thing, object_key};
 
 pub use crate::random::{draw, mix, uuid, zipf, zipf_of};
 use crate::random::{hex, pow};
