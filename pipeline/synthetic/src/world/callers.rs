@@ -167,7 +167,7 @@ impl Caller {
             put!(&mut extra, r#""arn":["arn:aws:sts::{account}:assumed-role/{role}/{name}"],"#);
             put!(&mut extra, r#""canonicalArn":["arn:aws:iam::{account}:role/{role}"],"sessionName":["{name}"]"#);
         }
-        let group = format!("dev-{team}");
+        let group = team;
         Caller {
             username: name,
             groups: format!(r#""{group}","system:authenticated""#),
@@ -176,7 +176,7 @@ impl Caller {
             namespace: namespace(number),
             extra,
             reason: match number % 8 {
-                3 => binding(&format!("{group}-admin"), "admin", "Group", &group),
+                3 => binding(&format!("{group}-admin"), "admin", "Group", group),
                 _ => String::new(),
             },
             ..Caller::default()
