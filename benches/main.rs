@@ -46,8 +46,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn steady(events: usize) -> Vec<Event> {
-    let options =
-        Options { seed: 1, start: 1_760_000_000 * SECOND, gap: 1_000, attack_every: 10_000, cloudtrail_delay: 1.0 };
+    let options = Options { start: 1_760_000_000 * SECOND, gap: 1_000, attack_every: 10_000, ..Options::default() };
     Generator::new(options).take(events).collect()
 }
 

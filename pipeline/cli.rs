@@ -289,6 +289,18 @@ pub struct Generate {
     /// Multiplies CloudTrail's delivery delay (1: median 191 s)
     #[arg(long, default_value_t = 1.0, value_name = "FACTOR")]
     pub cloudtrail_delay: f64,
+    /// What is odd about the stream
+    #[arg(long, value_enum, default_value_t = Stream::Steady)]
+    pub stream: Stream,
+    /// CloudTrail also records what happens to objects
+    #[arg(long)]
+    pub data_events: bool,
+    /// How large a stream the world is made for: people, pods and buckets grow with the 0.6th power
+    #[arg(long, default_value_t = 1.0, value_name = "GB")]
+    pub world_gb: f64,
+    /// Threads that make events; the stream is the same with any number
+    #[arg(long, default_value_t = 1)]
+    pub jobs: usize,
     /// Events a second of wall clock; without it as fast as possible
     #[arg(long, value_name = "EVENTS")]
     pub rate: Option<u64>,
@@ -311,6 +323,21 @@ pub enum Format {
     Table,
     Ndjson,
     Csv,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Stream {
+    Steady,
+    /// Kubernetes with whole bodies only, some of 220 KB
+    Bulk,
+    /// Ten times the rate for five seconds of every minute
+    Burst,
+    /// Lateness and repeats doubled
+    Late,
+    /// One principal is most of CloudTrail
+    HotKey,
+    /// A new pod and address every 20 events
+    HighCardinality,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -129,8 +129,14 @@ fn say_hello(config: &Config, line: &Running, pager: &Pager) {
 /// History flat out, then live at the rate. Returns what was planted.
 fn generate(mut sink: Sink, (seed, rate): (u64, u64), made: &AtomicU64, stop: &Shutdown) -> Result<Vec<Planted>> {
     let now = wall_clock();
-    let stream =
-        |seed, start, gap, attack_every| Stream { seed, start, gap, attack_every, cloudtrail_delay: CLOUDTRAIL_DELAY };
+    let stream = |seed, start, gap, attack_every| Stream {
+        seed,
+        start,
+        gap,
+        attack_every,
+        cloudtrail_delay: CLOUDTRAIL_DELAY,
+        ..Stream::default()
+    };
     let mut send = |events: &[Event]| -> Result<()> {
         sink.send(events)?;
         made.fetch_add(events.len() as u64, Ordering::Relaxed);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use event::Source;
 use source::{Log, Producer, TopicMapping};
-use synthetic::{Event, Generator, Options, Planted, SECOND};
+use synthetic::{Event, Generator, Options, Planted, SECOND, Stream};
 
 use crate::cli;
 use crate::config::{Config, Topic};
@@ -121,6 +121,9 @@ pub fn run(args: &cli::Generate, config: &Config) -> Result<()> {
     if args.density == 0 {
         bail!("--density must be at least 1 event per second");
     }
+    if !(args.world_gb.is_finite() && args.world_gb > 0.0) {
+        bail!("--world-gb must be above 0");
+    }
     let mut sink = match (&args.out, args.kafka) {
         (Some(dir), _) => Sink::files(dir)?,
         (None, true) => {
@@ -132,13 +135,17 @@ pub fn run(args: &cli::Generate, config: &Config) -> Result<()> {
         }
         (None, false) => Sink::embedded(&config.data_dir.join("log"), &config.embedded)?,
     };
-    let mut generator = Generator::new(Options {
+    let options = Options {
         seed: args.seed,
         start: args.start,
         gap: SECOND / args.density as i64,
         attack_every: args.attack_every,
         cloudtrail_delay: args.cloudtrail_delay,
-    });
+        stream: stream(args.stream),
+        data_events: args.data_events,
+        world_gb: args.world_gb,
+    };
+    let mut generator = Generator::parallel(options, args.jobs);
     let started = Instant::now();
     let (mut sent, mut bytes) = (0u64, 0u64);
     while sent < args.events {
@@ -165,6 +172,17 @@ pub fn run(args: &cli::Generate, config: &Config) -> Result<()> {
         args.seed,
     );
     Ok(())
+}
+
+fn stream(wanted: cli::Stream) -> Stream {
+    match wanted {
+        cli::Stream::Steady => Stream::Steady,
+        cli::Stream::Bulk => Stream::Bulk,
+        cli::Stream::Burst => Stream::Burst,
+        cli::Stream::Late => Stream::Late,
+        cli::Stream::HotKey => Stream::HotKey,
+        cli::Stream::HighCardinality => Stream::HighCardinality,
+    }
 }
 
 fn truth_file(args: &cli::Generate) -> Option<PathBuf> {

@@ -160,7 +160,7 @@ fn produce(brokers: String, seed: u64, events: u64, allowed: Arc<AtomicU64>) -> 
         // New partitions get their share soon.
         let properties = [("topic.metadata.refresh.interval.ms".to_owned(), "500".to_owned())].into();
         let producer = Producer::new(&brokers, &properties).unwrap();
-        let stream = Options { seed, start: START, gap: 4_000, attack_every: events / 25, cloudtrail_delay: 1.0 };
+        let stream = Options { seed, start: START, gap: 4_000, attack_every: events / 25, ..Options::default() };
         let mut hashes = BTreeSet::new();
         for (sent, event) in (0..events).zip(Generator::new(stream)) {
             while sent >= allowed.load(Ordering::SeqCst) {

@@ -71,7 +71,7 @@ fn killed_twenty_times_nothing_is_lost_and_nothing_is_doubled() {
 fn produce(broker: &Broker, seed: u64, events: u64) -> Produced {
     let producer = Producer::new(&broker.bootstrap(), &BTreeMap::new()).unwrap();
     let mut hashes = BTreeSet::new();
-    let stream = Options { seed, start: START, gap: 4_000, attack_every: events / 25, cloudtrail_delay: 1.0 };
+    let stream = Options { seed, start: START, gap: 4_000, attack_every: events / 25, ..Options::default() };
     for event in Generator::new(stream).take(events as usize) {
         hashes.insert(hash(&event.bytes));
         producer.send(topic_of(&event), None, &event.bytes).unwrap();

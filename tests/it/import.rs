@@ -338,7 +338,7 @@ fn talk(command: &mut Command, code: i32) -> String {
 /// Generated CloudTrail events with attacks among them.
 fn trail(seed: u64, count: usize) -> Vec<Vec<u8>> {
     let start = 1_768_467_600_000_000;
-    let stream = Options { seed, start, gap: 10_000, attack_every: 2_000, cloudtrail_delay: 1.0 };
+    let stream = Options { seed, start, gap: 10_000, attack_every: 2_000, ..Options::default() };
     let events = Generator::new(stream).filter(|event| event.source == Source::CloudTrail);
     events.map(|event| event.bytes).take(count).collect()
 }

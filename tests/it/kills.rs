@@ -191,7 +191,8 @@ impl Stream {
     fn new(setup: &Setup, seed: u64) -> Stream {
         let now = stakeout::rooms::wall_clock();
         let generator = |seed, start| {
-            Generator::new(Options { seed, start, gap: 4_000, attack_every: 2_000, cloudtrail_delay: 0.001 })
+            let short = Options { gap: 4_000, attack_every: 2_000, cloudtrail_delay: 0.001, ..Options::default() };
+            Generator::new(Options { seed, start, ..short })
         };
         Stream {
             sink: Sink::embedded(&setup.data.join("log"), &setup.topics).unwrap(),

@@ -35,7 +35,7 @@ fn config(dir: &Path, data: &Path, name: &str, listen: SocketAddr) -> PathBuf {
 /// Appends the first half at once and the rest, slowly, when told to. Returns the distinct elements by their hashes.
 fn feed(data: &Path, seed: u64, rest: &Receiver<()>, fed: &AtomicBool) -> BTreeSet<String> {
     let mut sink = Sink::embedded(&data.join("log"), &topics()).unwrap();
-    let stream = Options { seed, start: 1_768_467_600_000_000, gap: 4_000, attack_every: 1_000, cloudtrail_delay: 1.0 };
+    let stream = Options { seed, gap: 4_000, attack_every: 1_000, ..Options::default() };
     let events: Vec<Event> = Generator::new(stream).take(EVENTS).collect();
     let (first, second) = events.split_at(EVENTS / 2);
     sink.send(first).unwrap();

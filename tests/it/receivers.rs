@@ -78,7 +78,7 @@ fn gzip(dir: &Path, bytes: &[u8]) -> Vec<u8> {
 
 /// Distinct generated events of one source.
 fn events(source: Source, count: usize) -> Vec<Vec<u8>> {
-    let stream = Options { seed: 9, start: 1_768_467_600_000_000, gap: 1000, attack_every: 0, cloudtrail_delay: 0.0 };
+    let stream = Options { seed: 9, gap: 1000, attack_every: 0, cloudtrail_delay: 0.0, ..Options::default() };
     let mut events: Vec<Vec<u8>> = Vec::new();
     for event in Generator::new(stream).filter(|event| event.source == source) {
         if events.len() == count {

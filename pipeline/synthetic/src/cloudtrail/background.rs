@@ -1,0 +1,247 @@
+//! Everyday calls: who makes which, with what outcome. Two mixes: management events, and a trail that also records
+//! what happens to objects.
+
+use event::Micros;
+use rand::rngs::SmallRng;
+use rand::{Rng, RngCore};
+
+use super::calls::{Call, calls};
+use super::parameters::{Asked, Asking, Value};
+use super::{Extras, Record};
+use crate::random::{chance, mix, pick, put, put_base64, zipf_of};
+use crate::world::{Principal, PrincipalKind, Sizes, Thing, address};
+
+/// What the background of one frame depends on.
+pub struct Background<'a> {
+    pub sizes: &'a Sizes,
+    /// Counts frames; sessions begin and end between them.
+    pub epoch: u64,
+    /// When this frame began, and the one before: when the present sessions did.
+    pub begun: [Micros; SESSION_FRAMES as usize],
+    pub data_events: bool,
+    /// Share of the calls that one principal makes, in percent; 0 for no such.
+    pub hot_percent: f64,
+    /// A new client address with every so many events; 0 for the usual ones.
+    pub new_address: Option<u64>,
+}
+
+/// The role that makes nearly all calls of a hot stream, by rank.
+const HOT_RANK: u64 = 3;
+/// Sessions last for so many frames: about sixty of them in 1 GB.
+const SESSION_FRAMES: u64 = 2;
+
+/// One background record of a call made at `at`.
+pub fn background(rng: &mut SmallRng, at: Micros, of: &Background<'_>) -> Vec<u8> {
+    if of.data_events && chance(rng, 97.5) {
+        return super::data_event(rng, at, of);
+    }
+    let mut call = calls().draw(rng);
+    let kind = kind(rng, call);
+    let principal = of.principal(rng, kind);
+    let outcome = outcome(rng, call, &principal);
+    if outcome == Outcome::Denied {
+        // Who is denied is mostly one job asking for one thing over and over.
+        let probes = &calls().calls[..24];
+        call = &probes[(mix(0x91, principal.number) % 24) as usize];
+    }
+    let (bytes, _) = write(rng, at, of, call, &principal, outcome);
+    bytes
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Done,
+    Throttled,
+    Denied,
+    NotFound,
+}
+
+/// By the measured shares: assumed roles 70 %, services 15 %, users 10 %, the root of an account one in a thousand.
+fn kind(rng: &mut SmallRng, call: &Call) -> PrincipalKind {
+    // Services act on their own in few APIs.
+    let of_services = match call.service {
+        "kms" => true,
+        "sts" => call.name == "AssumeRole",
+        "ec2" => call.name.starts_with("Describe"),
+        _ => false,
+    };
+    match rng.random_range(0..1000) {
+        0 => PrincipalKind::Root,
+        1..110 => PrincipalKind::IamUser,
+        110..490 if of_services => PrincipalKind::Service,
+        _ => PrincipalKind::AssumedRole,
+    }
+}
+
+/// Errors are one call in ten: throttled, denied, or asking for what is not there.
+fn outcome(rng: &mut SmallRng, call: &Call, principal: &Principal) -> Outcome {
+    if principal.kind == PrincipalKind::Service {
+        return Outcome::Done;
+    }
+    match rng.random_range(0..1000) {
+        0..38 => Outcome::Throttled,
+        38..63 => Outcome::Denied,
+        63..330 if call.service == "s3" && call.name.starts_with("GetBucket") => Outcome::NotFound,
+        63..130 if matches!(call.service, "ec2" | "ssm" | "iam") => Outcome::NotFound,
+        _ => Outcome::Done,
+    }
+}
+
+impl Background<'_> {
+    pub fn principal(&self, rng: &mut SmallRng, kind: PrincipalKind) -> Principal {
+        let hot = self.hot_percent > 0.0 && chance(rng, self.hot_percent);
+        let kind = if hot { PrincipalKind::AssumedRole } else { kind };
+        let rank = if hot { HOT_RANK } else { zipf_of(rng, Principal::share(kind, self.sizes.principals), 1.1) };
+        let number = Principal::number_of(kind, rank);
+        // Sessions of different principals change at different times.
+        let phase = self.epoch + number % SESSION_FRAMES;
+        let since = self.begun[(phase % SESSION_FRAMES) as usize];
+        // Many programs share the role at once, each in a session of its own.
+        let session = if hot { phase / SESSION_FRAMES * 64 + zipf_of(rng, 64, 0.5) } else { phase / SESSION_FRAMES };
+        let mut principal = Principal::in_session(number, kind, session, since);
+        match self.new_address {
+            Some(n) => principal.ip = address(n * 10 + 3),
+            // One call in eight comes from elsewhere.
+            None if !hot && chance(rng, 12.0) => principal.ip = address(zipf_of(rng, self.sizes.addresses, 1.2)),
+            None => {}
+        }
+        principal
+    }
+}
+
+/// Writes the record of `call`. Also returns what was asked, for whoever needs the names.
+pub fn write(
+    rng: &mut SmallRng,
+    at: Micros,
+    of: &Background<'_>,
+    call: &Call,
+    principal: &Principal,
+    outcome: Outcome,
+) -> (Vec<u8>, Asked) {
+    let asking = Asking { principal, sizes: of.sizes, at };
+    let Call { service, name, read_only, members, .. } = call;
+    let mut asked = asking.put(rng, members);
+    let error = error(call, principal, outcome, &asked);
+    if outcome == Outcome::Denied && *service != "s3" && *service != "ec2" {
+        asked.text = "null".to_owned();
+    }
+    let response = match outcome {
+        Outcome::Done => response(rng, at, call, principal),
+        _ => "null".to_owned(),
+    };
+    let console = principal.number % 5 == 1 && !matches!(*service, "kms" | "sts");
+    let extras = Extras {
+        resources: resources(principal, &asked, outcome),
+        no_tls: console || principal.number % 16 < 8,
+        console,
+        vpc_endpoint: (principal.number % 9 == 2)
+            .then(|| format!("vpce-{}", crate::random::hex(0x92, principal.number / 27, 17))),
+        host: asked.bucket.as_ref().map(|bucket| format!("{bucket}.s3.{}.amazonaws.com", principal.region)),
+        data: matches!(members.last(), Some((_, Value::Made("objectkey")))),
+    };
+    let parameters = std::mem::take(&mut asked.text);
+    let record = Record { service, call: name, read_only: *read_only, parameters, response, error, principal };
+    let (_, bytes) = record.render_with(rng, at, &extras);
+    (bytes, asked)
+}
+
+fn error(call: &Call, principal: &Principal, outcome: Outcome, asked: &Asked) -> Option<(&'static str, String)> {
+    let Call { service, name, .. } = call;
+    match outcome {
+        Outcome::Done => None,
+        Outcome::Throttled => Some(match *service {
+            "ec2" => ("Client.RequestLimitExceeded", "Request limit exceeded.".to_owned()),
+            _ => ("ThrottlingException", "Rate exceeded".to_owned()),
+        }),
+        Outcome::Denied => {
+            let resource = asked.about.first().map_or_else(String::new, |(_, arn)| format!(" on resource: {arn}"));
+            let who = match principal.kind {
+                PrincipalKind::Service => principal.service_domain(),
+                _ => principal.arn(),
+            };
+            let why = if *service == "s3" { "" } else { " because no identity-based policy allows it" };
+            let message = format!("User: {who} is not authorized to perform: {service}:{name}{resource}{why}");
+            Some((if *service == "ec2" { "Client.UnauthorizedOperation" } else { "AccessDenied" }, message))
+        }
+        Outcome::NotFound => Some(match (*service, *name) {
+            ("s3", "GetBucketPolicy") => ("NoSuchBucketPolicy", "The bucket has no policy".to_owned()),
+            ("s3", "GetBucketCors") => ("NoSuchCORSConfiguration", "The bucket has no CORS rules".to_owned()),
+            ("s3", "GetBucketLifecycle") => ("NoSuchLifecycleConfiguration", "The bucket has no lifecycle".to_owned()),
+            ("s3", _) => ("NoSuchTagSet", "The bucket has no such configuration".to_owned()),
+            ("ssm", _) => ("ParameterNotFound", "No such parameter".to_owned()),
+            ("iam", _) => ("NoSuchEntityException", "No entity of that name can be found.".to_owned()),
+            _ => ("Client.InvalidRouteTableID.NotFound", "There is no such id".to_owned()),
+        }),
+    }
+}
+
+fn resources(principal: &Principal, asked: &Asked, outcome: Outcome) -> String {
+    let mut text = String::new();
+    if outcome == Outcome::Throttled {
+        return text;
+    }
+    for (thing, arn) in &asked.about {
+        let comma = if text.is_empty() { "" } else { "," };
+        let kind =
+            if arn.contains('/') && *thing == Thing::Bucket { Some("AWS::S3::Object") } else { thing.resource_type() };
+        put!(&mut text, r#"{comma}{{"accountId":"{}","#, principal.account);
+        if let Some(kind) = kind {
+            put!(&mut text, r#""type":"{kind}","#);
+        }
+        put!(&mut text, r#""ARN":"{arn}"}}"#);
+    }
+    text
+}
+
+/// Reads answer nothing that CloudTrail records; some writes do, and AssumeRole gives keys.
+fn response(rng: &mut SmallRng, at: Micros, call: &Call, principal: &Principal) -> String {
+    let mut text = String::new();
+    match (call.service, call.name) {
+        ("sts", "AssumeRole") => {
+            let role = crate::random::base32(7, rng.random_range(0..4_000), 17);
+            let until = event::format_micros(at - at.rem_euclid(1_000_000) + 3_600_000_000);
+            text.push_str(r#"{"credentials":{"accessKeyId":"ASIA"#);
+            crate::random::put_base32(&mut text, rng, 16);
+            text.push_str(r#"","sessionToken":""#);
+            put_base64(&mut text, rng, 1_120);
+            put!(
+                &mut text,
+                r#"","expiration":"{until}"}},"assumedRoleUser":{{"assumedRoleId":"AROA{role}:{}","#,
+                principal.session
+            );
+            put!(&mut text, r#""arn":"{}"}}}}"#, principal.arn());
+        }
+        ("ec2", name) if !call.read_only => {
+            let id = crate::random::uuid(rng);
+            match name.starts_with("Create") {
+                true => {
+                    let new = Thing::Interface.id(rng.next_u64() >> 20);
+                    put!(&mut text, r#"{{"requestId":"{id}","resourceId":"{new}","state":"pending","#);
+                    put!(&mut text, r#""ownerId":"{}","tagSet":{{}}}}"#, principal.account);
+                }
+                false => put!(&mut text, r#"{{"requestId":"{id}","_return":true}}"#),
+            }
+        }
+        ("iam", name) if name.starts_with("Create") => {
+            let id = crate::random::base32(7, rng.next_u64() >> 20, 17);
+            put!(
+                &mut text,
+                r#"{{"created":{{"path":"/","id":"AROA{id}","createDate":"{}"}}}}"#,
+                event::format_micros(at - at.rem_euclid(1_000_000))
+            );
+        }
+        ("ssm", "PutParameter") => {
+            put!(&mut text, r#"{{"version":{},"tier":"Standard"}}"#, pick(rng, &[1, 2, 3, 4, 9, 17]))
+        }
+        ("secretsmanager", _) if !call.read_only => {
+            put!(
+                &mut text,
+                r#"{{"arn":"{}","versionId":"{}"}}"#,
+                Thing::Secret.arn(zipf_of(rng, 4_000, 1.0), principal.region, &principal.account),
+                crate::random::uuid(rng)
+            );
+        }
+        _ => text.push_str("null"),
+    }
+    text
+}

@@ -1,0 +1,63 @@
+//! What objects are called, and what requests ask beside the path.
+
+use rand::rngs::SmallRng;
+use rand::{Rng, RngCore};
+
+use super::actions::Action;
+use super::background::Background;
+use super::bodies::Kind;
+use crate::random::{chance, put, put_base64, zipf_of};
+use crate::world::{Caller, Pod, part, team};
+
+pub fn name(rng: &mut SmallRng, of: &Background<'_>, pod: &Pod, kind: Kind, caller: &Caller) -> String {
+    let of_all = zipf_of(rng, of.sizes.objects, 0.9);
+    match kind {
+        Kind::Pod => pod.name.clone(),
+        Kind::Node => pod.node.clone(),
+        Kind::Namespace => pod.namespace.clone(),
+        // A workload reads its own credentials, again and again.
+        Kind::Secret => format!("{}-{}", pod.workload, if pod.number.is_multiple_of(3) { "tls" } else { "creds" }),
+        Kind::ServiceAccount => pod.container.to_owned(),
+        Kind::Deployment | Kind::Service | Kind::Endpoints | Kind::Autoscaler | Kind::Ingress => pod.workload.clone(),
+        Kind::Lease if caller.username.starts_with("system:node:") => pod.node.clone(),
+        Kind::Lease => format!("{}-leader", pod.workload),
+        Kind::Event => format!("{}.{:016x}", pod.name, 0x1840_0000_0000_0000 + (rng.next_u64() >> 8)),
+        Kind::Volume => format!("pvc-{}", crate::random::entity_uuid(0xA3, of_all / 3)),
+        Kind::Crd => format!("{}s.{}.corp.example", part(of_all), team(of_all / 12)),
+        Kind::ApiService => format!("v1.{}.corp.example", team(of_all)),
+        _ => format!("{}-{}-{}", team(of_all), part(of_all / 24), of_all / 288),
+    }
+}
+
+pub fn put_query(rng: &mut SmallRng, uri: &mut String, action: &Action, now: u64, name: &str, pod: &Pod) {
+    match action.verb {
+        "watch" => {
+            let (version, seconds) = (now - rng.random_range(0..9_000), rng.random_range(300..600));
+            uri.push_str("?allowWatchBookmarks=true");
+            if action.kind == Kind::ConfigMap {
+                put!(uri, "&fieldSelector=metadata.name%3D{name}");
+            }
+            put!(uri, "&resourceVersion={version}&timeout={}m{}s", seconds / 60, seconds % 60);
+            put!(uri, "&timeoutSeconds={seconds}&watch=true");
+        }
+        "list" => match rng.random_range(0..4) {
+            // The next page: where the last one ended.
+            _ if chance(rng, 40.0) => {
+                // Base64 of a JSON object: version and name of the format, then the resource version and the last key.
+                uri.push_str("?continue=eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6");
+                put_base64(uri, rng, 56);
+                uri.push_str("&limit=500");
+            }
+            0 => put!(uri, "?labelSelector=app.kubernetes.io%2Fname%3D{}&limit=500", pod.workload),
+            1 => put!(uri, "?limit=500&resourceVersion=0"),
+            2 => put!(uri, "?resourceVersion={}&resourceVersionMatch=NotOlderThan", now - rng.random_range(0..900)),
+            _ => {}
+        },
+        "patch" if chance(rng, 50.0) => uri.push_str("?fieldManager=kubectl-client-side-apply&fieldValidation=Strict"),
+        "get" if action.resource == "pods/log" => {
+            put!(uri, "?container={}&tailLines={}", pod.container, rng.random_range(10..900))
+        }
+        "get" | "update" if action.kind == Kind::Lease => uri.push_str("?timeout=5s"),
+        _ => {}
+    }
+}
