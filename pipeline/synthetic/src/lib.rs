@@ -2,7 +2,7 @@
 //! planted attacks, redeliveries and CloudTrail's lateness. Deterministic in the seed: event `n` depends on the
 //! seed and `n` only. It contains no recorded event.
 
-mod attack;
+pub mod attack;
 mod cloudtrail;
 
 mod falco;
@@ -16,7 +16,7 @@ use event::{Micros, Source};
 use rand::Rng;
 use rand::rngs::SmallRng;
 
-pub use attack::{Planted, digest};
+pub use attack::{Planted, Played, Proof, Spacing, Trace, digest};
 
 pub const SECOND: Micros = 1_000_000;
 
@@ -39,6 +39,8 @@ pub struct Options {
     pub gap: Micros,
     /// Background events between two attacks; 0 plants none.
     pub attack_every: u64,
+    /// How far apart the steps of an attack are.
+    pub attack_spacing: Spacing,
     /// Multiplies CloudTrail's measured delivery delay (p50 191 s, p95 455 s).
     pub cloudtrail_delay: f64,
 }
@@ -85,7 +87,12 @@ impl Generator {
         let now = self.now();
         self.number += 1;
         if self.options.attack_every > 0 && number % self.options.attack_every == self.options.attack_every / 2 {
-            let (truth, events) = attack::plant(self.options.seed, number / self.options.attack_every, now + SECOND);
+            let (truth, events) = attack::plant(
+                self.options.seed,
+                number / self.options.attack_every,
+                now + SECOND,
+                self.options.attack_spacing,
+            );
             self.planted.extend(truth);
             for event in events {
                 let delay = if event.source == Source::CloudTrail { self.delay(self.made) } else { 0 };
@@ -164,7 +171,14 @@ mod tests {
     use super::*;
 
     fn options(seed: u64) -> Options {
-        Options { seed, start: 1_760_000_000 * SECOND, gap: 10_000, attack_every: 500, cloudtrail_delay: 0.1 }
+        Options {
+            seed,
+            start: 1_760_000_000 * SECOND,
+            gap: 10_000,
+            attack_every: 500,
+            attack_spacing: Spacing::Brief,
+            cloudtrail_delay: 0.1,
+        }
     }
 
     #[test]
