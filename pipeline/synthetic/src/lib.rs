@@ -39,8 +39,6 @@ pub struct Options {
     pub gap: Micros,
     /// Background events between two attacks; 0 plants none.
     pub attack_every: u64,
-    /// How far apart the steps of an attack are.
-    pub attack_spacing: Spacing,
     /// Multiplies CloudTrail's measured delivery delay (p50 191 s, p95 455 s).
     pub cloudtrail_delay: f64,
 }
@@ -48,6 +46,7 @@ pub struct Options {
 /// An endless stream in delivery order.
 pub struct Generator {
     options: Options,
+    spacing: Spacing,
     number: u64,
     /// Delivered later than made: CloudTrail's lateness and the steps of attacks, by delivery time.
     pending: BinaryHeap<Reverse<(Micros, u64, Event)>>,
@@ -64,7 +63,19 @@ const REDELIVERY_DISTANCE: u64 = 700;
 
 impl Generator {
     pub fn new(options: Options) -> Generator {
-        Generator { options, number: 0, pending: BinaryHeap::new(), made: 0, planted: Vec::new() }
+        Generator {
+            options,
+            spacing: Spacing::Real,
+            number: 0,
+            pending: BinaryHeap::new(),
+            made: 0,
+            planted: Vec::new(),
+        }
+    }
+
+    /// How far apart the steps of attacks are; as in life unless said here.
+    pub fn spaced(self, spacing: Spacing) -> Generator {
+        Generator { spacing, ..self }
     }
 
     /// Event time of the next background event.
@@ -87,12 +98,8 @@ impl Generator {
         let now = self.now();
         self.number += 1;
         if self.options.attack_every > 0 && number % self.options.attack_every == self.options.attack_every / 2 {
-            let (truth, events) = attack::plant(
-                self.options.seed,
-                number / self.options.attack_every,
-                now + SECOND,
-                self.options.attack_spacing,
-            );
+            let (truth, events) =
+                attack::plant(self.options.seed, number / self.options.attack_every, now + SECOND, self.spacing);
             self.planted.extend(truth);
             for event in events {
                 let delay = if event.source == Source::CloudTrail { self.delay(self.made) } else { 0 };
@@ -190,14 +197,15 @@ mod tests {
 
     #[test]
     fn every_event_is_json_and_the_mix_is_as_documented() {
-        let events: Vec<Event> = Generator::new(options(3)).take(20_000).collect();
+        let quiet = Options { attack_every: 0, ..options(3) };
+        let events: Vec<Event> = Generator::new(quiet).take(20_000).collect();
         let mut share = std::collections::BTreeMap::new();
         for event in &events {
             serde_json::from_slice::<serde_json::Value>(&event.bytes)
                 .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&event.bytes)));
             *share.entry(event.source).or_insert(0.0) += 100.0 / events.len() as f64;
         }
-        // Redeliveries come on top of CloudTrail's 18 %, attacks on top of all.
+        // Redeliveries come on top of CloudTrail's 18 %, attacks would on top of all.
         assert!((75.0..82.0).contains(&share[&Source::Kubernetes]), "{share:?}");
         assert!((17.0..25.0).contains(&share[&Source::CloudTrail]), "{share:?}");
         assert!((1.5..2.6).contains(&share[&Source::Falco]), "{share:?}");

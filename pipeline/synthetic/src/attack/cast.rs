@@ -4,6 +4,7 @@
 
 use rand::Rng;
 use rand::rngs::SmallRng;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::truth::hex;
@@ -192,6 +193,23 @@ impl Pod {
             node: Node::new(&pod.node, cluster),
             name: pod.name,
             namespace: pod.namespace,
+        }
+    }
+
+    /// A pod with another name that runs the one container of a template on the same node.
+    pub fn running(&self, cluster: &Cluster, namespace: &str, name: String, container: &Value) -> Pod {
+        let within = format!("{}/{namespace}/{name}", cluster.name);
+        let image = container["image"].as_str().unwrap_or_default();
+        let (image, tag) = image.rsplit_once(':').unwrap_or((image, "latest"));
+        Pod {
+            namespace: namespace.to_owned(),
+            uid: uuid_of("pod", &within),
+            container_id: digits("container", &within, 12),
+            container: container["name"].as_str().unwrap_or_default().to_owned(),
+            image: image.to_owned(),
+            tag: tag.to_owned(),
+            name,
+            ..self.clone()
         }
     }
 

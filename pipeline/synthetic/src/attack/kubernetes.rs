@@ -418,34 +418,23 @@ pub(super) fn template(app: &str, service_account: &str, container: Value, more:
     json!({"metadata": {"labels": {"app.kubernetes.io/name": app}}, "spec": spec})
 }
 
-/// A pod that a controller makes; the server chooses the end of its name.
-pub(super) fn controlled(
-    namespace: &str,
-    owner_kind: &str,
-    owner: &str,
-    name: &str,
-    template: &Value,
-    node: &str,
-) -> (Value, Value) {
-    let mut asked = json!({
+/// A pod that a controller makes, as asked for and as made; the server chooses the end of its name.
+pub(super) fn controlled(pod: &Pod, owner_kind: &str, owner: &str, template: &Value) -> (Value, Value) {
+    let asked = json!({
         "kind": "Pod", "apiVersion": "v1",
         "metadata": {
-            "generateName": format!("{owner}-"), "namespace": namespace, "labels": template["metadata"]["labels"],
+            "generateName": format!("{owner}-"), "namespace": pod.namespace, "labels": template["metadata"]["labels"],
             "ownerReferences": [{
                 "apiVersion": if owner_kind == "Job" { "batch/v1" } else { "apps/v1" }, "kind": owner_kind, "name": owner,
-                "uid": uuid_of("owner", &format!("{namespace}/{owner}")), "controller": true, "blockOwnerDeletion": true,
+                "uid": uuid_of("owner", &format!("{}/{owner}", pod.namespace)), "controller": true, "blockOwnerDeletion": true,
             }],
         },
         "spec": template["spec"],
     });
     let mut made = asked.clone();
-    made["metadata"]["name"] = json!(name);
-    made["metadata"]["uid"] = json!(uuid_of("pod", &format!("{namespace}/{name}")));
+    made["metadata"]["name"] = json!(pod.name);
+    made["metadata"]["uid"] = json!(pod.uid);
     made["metadata"]["creationTimestamp"] = json!(super::scene::NOW);
-    if !node.is_empty() {
-        asked["spec"]["nodeName"] = json!(node);
-        made["spec"]["nodeName"] = json!(node);
-    }
     (asked, made)
 }
 

@@ -56,7 +56,10 @@ impl Draft {
 pub(super) struct Scene {
     pub rng: SmallRng,
     pub cast: Cast,
+    /// What is now is counted from here.
     pub start: Micros,
+    /// How far `start` is moved back.
+    past: Micros,
     clock: Micros,
     part: Part,
     drafts: Vec<Draft>,
@@ -66,7 +69,7 @@ pub(super) struct Scene {
 impl Scene {
     pub fn new(mut rng: SmallRng, start: Micros) -> Scene {
         let cast = Cast::draw(&mut rng);
-        Scene { rng, cast, start, clock: 0, part: Part::Act, drafts: Vec::new(), entity: BTreeMap::new() }
+        Scene { rng, cast, start, past: 0, clock: 0, part: Part::Act, drafts: Vec::new(), entity: BTreeMap::new() }
     }
 
     /// Names who or what the story is about.
@@ -85,8 +88,12 @@ impl Scene {
 
     /// What was going on days before.
     pub fn history(&mut self, days: i64, tell: impl FnOnce(&mut Scene)) {
-        let now = std::mem::replace(&mut self.clock, -days * DAY);
+        let now = std::mem::replace(&mut self.clock, 0);
+        self.past = days * DAY;
+        self.start -= self.past;
         self.within(Part::History, tell);
+        self.start += self.past;
+        self.past = 0;
         self.clock = now;
     }
 
@@ -128,7 +135,7 @@ impl Scene {
     }
 
     fn push(&mut self, draft: Draft) {
-        self.drafts.push(Draft { part: self.part, at: self.clock, ..draft });
+        self.drafts.push(Draft { part: self.part, at: self.clock - self.past, ..draft });
     }
 
     /// History, and the story itself, each in order of time.

@@ -315,7 +315,7 @@ fn a_seed_decides_and_another_seed_gives_others() {
         }
     }
     for (a, b) in all(7, Spacing::Real).zip(all(8, Spacing::Real)) {
-        assert_ne!(a.truth.entity, b.truth.entity, "{}", told(&a));
+        assert_ne!(a.events, b.events, "{}", told(&a));
     }
 }
 

@@ -32,23 +32,15 @@ fn pods(s: &mut Scene, set: &str, namespace: &str, template: &Value) -> Vec<Pod>
     let mut made = Vec::new();
     for base in [s.cast.pod.clone(), s.cast.neighbour.clone()] {
         let name = format!("{set}-{}", suffix(&format!("{set}{}", base.node.name)));
-        let (asked, answer) = controlled(namespace, "DaemonSet", set, &name, template, "");
-        let object = Object::core("pods").within(namespace).named(&name);
-        s.kubernetes(Call::new(&controller, "create", object).body(asked).answer(answer));
+        let pod = base.running(&cluster, namespace, name, &template["spec"]["containers"][0]);
+        let pod = Pod {
+            service_account: template["spec"]["serviceAccountName"].as_str().unwrap_or_default().to_owned(),
+            ..pod
+        };
+        let (asked, answer) = controlled(&pod, "DaemonSet", set, template);
+        s.kubernetes(Call::new(&controller, "create", Object::pod(&pod)).body(asked).answer(answer));
         s.wait(1);
-        let image = template["spec"]["containers"][0]["image"].as_str().unwrap_or_default().to_owned();
-        let (image, tag) = image.rsplit_once(':').unwrap_or((&image, "latest"));
-        let container = template["spec"]["containers"][0]["name"].as_str().unwrap_or_default().to_owned();
-        made.push(Pod {
-            namespace: namespace.to_owned(),
-            uid: crate::attack::cast::uuid_of("pod", &format!("{namespace}/{name}")),
-            image: image.to_owned(),
-            tag: tag.to_owned(),
-            service_account: "default".to_owned(),
-            container,
-            name,
-            ..base
-        });
+        made.push(pod);
     }
     made
 }

@@ -51,10 +51,9 @@ fn benign(s: &mut Scene) {
         }),
         json!({}),
     );
-    let (asked, made) = controlled(&pod.namespace, "ReplicaSet", &pod.replica_set, &pod.name, &template, "");
+    let (asked, made) = controlled(&pod, "ReplicaSet", &pod.replica_set, &template);
     let controller = Actor::controller(&cluster, "replicaset-controller");
-    let object = Object::core("pods").within(&pod.namespace).named(&pod.name);
-    s.kubernetes(Call::new(&controller, "create", object).body(asked).answer(made));
+    s.kubernetes(Call::new(&controller, "create", Object::pod(&pod)).body(asked).answer(made));
     s.wait(5);
     node_of(s, &pod, CLUSTER_AUDIENCE);
     for _ in 0..4 {

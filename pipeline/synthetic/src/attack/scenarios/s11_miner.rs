@@ -43,21 +43,13 @@ fn rent(s: &mut Scene, who: &Identity, kind: &str, count: u32) {
 fn job_pod(s: &mut Scene, job: &str, template: &Value) -> Pod {
     let (cluster, base) = (s.cast.cluster.clone(), s.cast.pod.clone());
     let name = format!("{job}-{}", suffix(job));
-    let (asked, made) = controlled(&base.namespace, "Job", job, &name, template, "");
-    let object = Object::core("pods").within(&base.namespace).named(&name);
-    s.kubernetes(Call::new(&Actor::controller(&cluster, "job-controller"), "create", object).body(asked).answer(made));
+    let pod = base.running(&cluster, &base.namespace, name, &template["spec"]["containers"][0]);
+    let (asked, made) = controlled(&pod, "Job", job, template);
+    s.kubernetes(
+        Call::new(&Actor::controller(&cluster, "job-controller"), "create", Object::pod(&pod)).body(asked).answer(made),
+    );
     s.wait(3);
-    let container = &template["spec"]["containers"][0];
-    let image = container["image"].as_str().unwrap_or_default();
-    let (image, tag) = image.rsplit_once(':').unwrap_or((image, "latest"));
-    Pod {
-        uid: uuid_of("pod", &format!("{}/{name}", base.namespace)),
-        image: image.to_owned(),
-        tag: tag.to_owned(),
-        container: container["name"].as_str().unwrap_or_default().to_owned(),
-        name,
-        ..base
-    }
+    pod
 }
 
 fn attack(s: &mut Scene) {
