@@ -81,7 +81,7 @@ fn attacks_are_found_by_each_of_their_detections_and_twins_wake_nobody() {
 #[test]
 fn the_truth_names_rules_of_the_pack_and_what_has_none() {
     let pack = Pack::load();
-    let rules: BTreeSet<&str> = pack.knowledge.rules.iter().map(|rule| rule.id.as_str()).collect();
+    let rules: BTreeSet<&str> = pack.knowledge.rules.rules.iter().map(|rule| rule.id.as_str()).collect();
     for number in 0..attack::count() {
         let truth = attack::play(1, number, START, Spacing::Brief, true).truth;
         for rule in truth.detections.iter().chain(&truth.while_learning).chain(truth.allow.keys()) {

@@ -178,14 +178,7 @@ mod tests {
     use super::*;
 
     fn options(seed: u64) -> Options {
-        Options {
-            seed,
-            start: 1_760_000_000 * SECOND,
-            gap: 10_000,
-            attack_every: 500,
-            attack_spacing: Spacing::Brief,
-            cloudtrail_delay: 0.1,
-        }
+        Options { seed, start: 1_760_000_000 * SECOND, gap: 10_000, attack_every: 500, cloudtrail_delay: 0.1 }
     }
 
     #[test]

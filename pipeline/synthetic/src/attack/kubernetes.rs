@@ -260,7 +260,8 @@ impl Call {
 
     /// kubectl exec over WebSocket: a GET that switches protocols.
     pub fn exec(actor: &Actor, pod: &Pod, argv: &[&str]) -> Call {
-        let terminal = !argv.iter().any(|arg| *arg == "-c") && argv.len() == 1;
+        // A shell or a viewer by itself wants a terminal; one that is told what to do does not.
+        let terminal = argv.len() == 1;
         let words: Vec<String> = argv.iter().map(|word| format!("command={}", url(word))).collect();
         let tail = if terminal { "&stdin=true&stdout=true&tty=true" } else { "&stderr=true&stdout=true" };
         let query = format!("{}&container={}{tail}", words.join("&"), pod.container);
