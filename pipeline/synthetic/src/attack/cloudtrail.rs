@@ -23,6 +23,8 @@ pub(super) struct Identity {
     kind: Kind,
     /// Of the user or role.
     name: String,
+    /// Of a role that Identity Center made, `aws-reserved/sso.amazonaws.com/`: part of the role's ARN, but not of its sessions'.
+    path: String,
     session: String,
     key: String,
     pub account: String,
@@ -49,7 +51,20 @@ impl Identity {
     pub fn user(user: &User) -> Identity {
         let User { name, account, region, ip, agent, key } = user.clone();
         let (kind, session) = (Kind::User, String::new());
-        Identity { kind, name, session, key, account, region, ip, agent, age: 0, mfa: false, console: false }
+        Identity {
+            kind,
+            name,
+            path: String::new(),
+            session,
+            key,
+            account,
+            region,
+            ip,
+            agent,
+            age: 0,
+            mfa: false,
+            console: false,
+        }
     }
 
     /// A person as an IAM user of the cluster's account.
@@ -59,12 +74,24 @@ impl Identity {
         Identity::user(&User { name, account, region, ip: person.ip.clone(), agent: CLI.to_owned(), key })
     }
 
-    /// A person in a role of the cluster's account.
+    /// A person in a role of the cluster's account: every second one by Identity Center.
     pub fn role(cluster: &Cluster, role: &str, person: &Person) -> Identity {
         let of = format!("{}/{role}/{}", cluster.account, person.name);
+        let (mut name, mut path) = (role.to_owned(), String::new());
+        if number("identity center", &person.name).is_multiple_of(2) {
+            let set: String =
+                role.split('-').flat_map(|word| [&word[..1].to_uppercase(), &word[1..]].map(str::to_owned)).collect();
+            name = format!(
+                "AWSReservedSSO_{set}_{}",
+                digits("permission set", &format!("{}/{role}", cluster.account), 16)
+            );
+            let region = if cluster.region == "us-east-1" { String::new() } else { format!("{}/", cluster.region) };
+            path = format!("aws-reserved/sso.amazonaws.com/{region}");
+        }
         Identity {
             kind: Kind::Role,
-            name: role.to_owned(),
+            name,
+            path,
             session: person.email.clone(),
             key: format!("ASIA{}", letters("session key", &of, 16)),
             age: 900 + (number("session", &of) % 9_000) as i64,
@@ -79,6 +106,7 @@ impl Identity {
         Identity {
             kind: Kind::Role,
             name: role.to_owned(),
+            path: String::new(),
             session: session.to_owned(),
             key: format!("ASIA{}", letters("session key", &of, 16)),
             account: cluster.account.clone(),
@@ -146,15 +174,20 @@ impl Identity {
 
     pub fn arn(&self) -> String {
         match self.kind {
-            Kind::User => self.canonical_arn(),
+            Kind::User => self.iam_arn(),
             _ => format!("arn:aws:sts::{}:assumed-role/{}/{}", self.account, self.name, self.session),
         }
     }
 
-    /// Without the session: the user or the role.
-    pub fn canonical_arn(&self) -> String {
+    /// The user or the role itself.
+    pub fn iam_arn(&self) -> String {
         let kind = if self.kind == Kind::User { "user" } else { "role" };
-        format!("arn:aws:iam::{}:{kind}/{}", self.account, self.name)
+        format!("arn:aws:iam::{}:{kind}/{}{}", self.account, self.path, self.name)
+    }
+
+    /// As EKS makes it of the session's ARN, which has no path.
+    pub fn canonical_arn(&self) -> String {
+        self.iam_arn().replace(&self.path, "")
     }
 
     /// As an access entry names it.
@@ -182,7 +215,7 @@ impl Identity {
             return user;
         }
         let issuer = json!({
-            "type": "Role", "principalId": id, "arn": self.canonical_arn(), "accountId": account, "userName": name,
+            "type": "Role", "principalId": id, "arn": self.iam_arn(), "accountId": account, "userName": name,
         });
         let mut context = json!({"sessionIssuer": issuer, "attributes": attributes});
         match self.kind {
@@ -336,7 +369,7 @@ impl Record {
         let arn = format!("arn:aws:iam::{}:oidc-provider/{provider}", cluster.account);
         let expiration = format_micros(start - start.rem_euclid(SECOND) + 3_600 * SECOND);
         let mut record = Record::new(start, role, "sts", "AssumeRoleWithWebIdentity")
-            .asked(json!({"roleArn": role.canonical_arn(), "roleSessionName": role.session, "durationSeconds": 3600}))
+            .asked(json!({"roleArn": role.iam_arn(), "roleSessionName": role.session, "durationSeconds": 3600}))
             .answered(json!({
                 "credentials": {
                     "accessKeyId": role.key, "expiration": expiration,
@@ -346,7 +379,7 @@ impl Record {
                 "assumedRoleUser": {"assumedRoleId": format!("{}:{}", role.id(), role.session), "arn": role.arn()},
                 "provider": arn, "audience": audience,
             }))
-            .resources(json!([{"accountId": role.account, "type": "AWS::IAM::Role", "ARN": role.canonical_arn()}]));
+            .resources(json!([{"accountId": role.account, "type": "AWS::IAM::Role", "ARN": role.iam_arn()}]));
         record.body["userIdentity"] = json!({
             "type": "WebIdentityUser", "principalId": format!("{arn}:{audience}:{subject}"), "userName": subject, "identityProvider": arn,
         });

@@ -92,8 +92,8 @@ fn benign(s: &mut Scene) {
     );
     let member = Identity::role(&cluster, "team-developers", &s.cast.engineer);
     s.about("cluster", cluster.name);
-    s.about("principal", member.canonical_arn());
-    grant(s, &pipeline, &member.canonical_arn(), "AmazonEKSViewPolicy");
+    s.about("principal", member.iam_arn());
+    grant(s, &pipeline, &member.iam_arn(), "AmazonEKSViewPolicy");
     s.wait(400);
     let kubectl = s.cast.engineer.kubectl.clone();
     let actor = Actor::aws(&member, &[], &kubectl);

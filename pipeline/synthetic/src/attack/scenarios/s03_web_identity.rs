@@ -53,7 +53,7 @@ fn attack(s: &mut Scene) {
     s.falco(upload.parent("sh", "runc"));
     s.wait(140);
     let role = Identity::federated(&cluster, &role_name, "botocore-session-1764403200", &attacker, BOTO);
-    s.about("principal", role.canonical_arn());
+    s.about("principal", role.iam_arn());
     let provider = provider(s);
     s.cloudtrail(Record::web_identity(s.start, &cluster, &role, &provider, CLOUD_AUDIENCE, &pod.identity()));
     s.wait(12);

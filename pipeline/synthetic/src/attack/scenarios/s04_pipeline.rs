@@ -76,7 +76,7 @@ fn attack(s: &mut Scene) {
     let (role, attacker, repository) = (pipeline(s, "docs-pipeline"), s.cast.attacker.clone(), repository(s));
     s.about("cluster", cluster.name);
     s.about("account", &cluster.account);
-    s.about("principal", role.canonical_arn());
+    s.about("principal", role.iam_arn());
     s.about("repository", &repository);
     s.about("address", &attacker);
     let insider = Identity::user_of(&cluster, &s.cast.engineer).at(&attacker);
@@ -114,7 +114,7 @@ fn benign(s: &mut Scene) {
     let cluster = s.cast.cluster.clone();
     let (role, repository) = (pipeline(s, "release-pipeline"), repository(s));
     s.about("cluster", cluster.name);
-    s.about("principal", role.canonical_arn());
+    s.about("principal", role.iam_arn());
     s.about("repository", &repository);
     let earlier = format!("sha256:{}", digits("release", &repository, 64));
     s.history(BEFORE, |s| push(s, &role, &repository, "v1.9.3", &earlier));

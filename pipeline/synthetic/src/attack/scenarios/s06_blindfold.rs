@@ -26,7 +26,7 @@ fn attack(s: &mut Scene) {
     let admin = Identity::role(&cluster, "platform-admin", &s.cast.engineer).at(&s.cast.attacker).with(CLI);
     s.about("cluster", cluster.name);
     s.about("account", &cluster.account);
-    s.about("principal", admin.canonical_arn());
+    s.about("principal", admin.iam_arn());
     s.about("address", s.cast.attacker.clone());
     let trail = format!("org-{}", cluster.account);
     let arn = format!("arn:aws:cloudtrail:{}:{}:trail/{trail}", cluster.region, cluster.account);
@@ -62,7 +62,7 @@ fn benign(s: &mut Scene) {
     let cluster = s.cast.cluster.clone();
     let pipeline = Identity::federated(&cluster, "landing-zone", "GitHubActions", "192.88.99.31", TERRAFORM);
     s.about("cluster", cluster.name);
-    s.about("principal", pipeline.canonical_arn());
+    s.about("principal", pipeline.iam_arn());
     let trail = format!("org-{}", cluster.account);
     let selectors = json!([{
         "readWriteType": "All", "includeManagementEvents": true, "excludeManagementEventSources": [],

@@ -42,7 +42,7 @@ fn attack(s: &mut Scene) {
     s.about("cluster", s.cast.cluster.name);
     s.about("instance", &pod.node.instance);
     s.about("node", &other.node.name);
-    s.about("principal", thief.canonical_arn());
+    s.about("principal", thief.iam_arn());
     node_of(s, &pod, CLUSTER_AUDIENCE);
     node_of(s, &other, CLUSTER_AUDIENCE);
     s.wait(60);

@@ -102,7 +102,7 @@ fn benign(s: &mut Scene) {
         &cluster.way_out,
         "karpenter.sh/1.1.0 aws-sdk-go-v2/1.32.6",
     );
-    s.about("principal", karpenter.canonical_arn());
+    s.about("principal", karpenter.iam_arn());
     let person = Actor::person(&s.cast.engineer, "machine-learning");
     let container = json!({
         "name": "train", "image": "registry.corp.example/ml/train:2026.11", "command": ["python3", "train.py", "--epochs", "40"],

@@ -40,7 +40,7 @@ fn attack(s: &mut Scene) {
     let developer = Identity::role(&s.cast.cluster, "developer", &s.cast.engineer).with(CLI);
     s.about("cluster", s.cast.cluster.name);
     s.about("account", &developer.account);
-    s.about("principal", developer.canonical_arn());
+    s.about("principal", developer.iam_arn());
     s.about("bucket", format!("corp-infrastructure-{}", developer.account));
     state(s, &developer, "GetObject");
     s.wait(200);
@@ -62,7 +62,7 @@ fn benign(s: &mut Scene) {
     let pipeline = Identity::federated(&cluster, "terraform-plan", "GitHubActions", "192.88.99.77", TERRAFORM);
     s.about("cluster", cluster.name);
     s.about("account", &pipeline.account);
-    s.about("principal", pipeline.canonical_arn());
+    s.about("principal", pipeline.iam_arn());
     s.history(9, |s| {
         state(s, &pipeline, "GetObject");
         read(s, &pipeline, "database");

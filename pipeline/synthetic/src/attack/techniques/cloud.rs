@@ -184,7 +184,7 @@ fn release(s: &mut Scene, moved: bool) {
         s.about("principal", thief.arn());
         push(s, &thief, &repository, "v3.2.0", &digest("implant"));
     } else {
-        s.about("principal", pipeline.canonical_arn());
+        s.about("principal", pipeline.iam_arn());
         push(s, &pipeline, &repository, "v3.2.1", &digest("fix"));
     }
 }
