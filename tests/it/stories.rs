@@ -132,11 +132,8 @@ struct Verdict {
 
 fn judge(truth: &Planted, day: Day, found: &[Finding]) -> Verdict {
     let mut verdict = Verdict::default();
-    let mut proof = Proof::default();
+    let proof = proof(found);
     for finding in found {
-        for event in &finding.evidence.events {
-            proof.add(&finding.rule, &event.event_uid, event.raw.as_bytes());
-        }
         let meant = truth.detections.contains(&finding.rule) || truth.while_learning.contains(&finding.rule);
         if !meant || truth.benign {
             let learning = if finding.learning { ", learning" } else { "" };
@@ -169,7 +166,8 @@ fn judge(truth: &Planted, day: Day, found: &[Finding]) -> Verdict {
     }
     verdict.wrong.extend(truth.missed(&proof).into_iter().map(|rule| format!("missed by {rule}")));
     for rule in &truth.while_learning {
-        let tells = found.iter().filter(|f| f.rule == *rule);
+        // The past was new in its time, and is told of too.
+        let tells = found.iter().filter(|f| f.rule == *rule && truth.seen_by(rule, &self::proof([*f])));
         let of_it = truth.seen_by(rule, &proof);
         match day {
             Day::Later if !of_it => verdict.wrong.push(format!("missed by {rule}, which has learned enough")),
@@ -184,4 +182,14 @@ fn judge(truth: &Planted, day: Day, found: &[Finding]) -> Verdict {
         }
     }
     verdict
+}
+
+fn proof<'f>(found: impl IntoIterator<Item = &'f Finding>) -> Proof {
+    let mut proof = Proof::default();
+    for finding in found {
+        for event in &finding.evidence.events {
+            proof.add(&finding.rule, &event.event_uid, event.raw.as_bytes());
+        }
+    }
+    proof
 }

@@ -338,5 +338,5 @@ fn the_bytes_of_a_seed_are_known() {
             sum.update(b"\n");
         }
     }
-    assert_eq!(hex(&sum.finalize()), "");
+    assert_eq!(hex(&sum.finalize()), "26fd710cc89b87f26e465b2bd082810b97d02284d4cb10a24070b723d9f3c88d");
 }

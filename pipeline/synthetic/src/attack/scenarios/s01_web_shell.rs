@@ -3,10 +3,11 @@
 
 use serde_json::json;
 
+use crate::attack::cast::Pod;
 use crate::attack::cloudtrail::{BOTO, Identity, Record};
 use crate::attack::falco::Alert;
 use crate::attack::scene::Scene;
-use crate::attack::scenery::{CLUSTER_AUDIENCE, node_of, usual_calls};
+use crate::attack::scenery::{BEFORE, CLUSTER_AUDIENCE, node_of, usual_calls};
 use crate::attack::story::Story;
 
 pub(super) const STORY: Story = Story {
@@ -71,11 +72,14 @@ fn benign(s: &mut Scene) {
     s.about("cluster", s.cast.cluster.name);
     s.about("pod", format!("{}/{}", plugin.namespace, plugin.name));
     s.about("instance", &plugin.node.instance);
+    let ask = |pod: &Pod| {
+        let plugin = Alert::new("Contact EC2 Instance Metadata Service From Container", pod, "/app/aws-k8s-agent");
+        plugin.parent("bash", "containerd-shim").connection(&pod.ip, 52_110, METADATA, 80)
+    };
+    s.history(BEFORE, |s| s.falco(ask(&plugin)));
     node_of(s, &plugin, CLUSTER_AUDIENCE);
     s.wait(20);
-    let ask = Alert::new("Contact EC2 Instance Metadata Service From Container", &plugin, "/app/aws-k8s-agent")
-        .parent("bash", "containerd-shim");
-    s.falco(ask.connection(&plugin.ip, 52_110, METADATA, 80));
+    s.falco(ask(&plugin));
     s.wait(30);
     usual_calls(
         s,

@@ -7,7 +7,7 @@ use crate::attack::cloudtrail::{BOTO, Identity, Record};
 use crate::attack::falco::Alert;
 use crate::attack::kubernetes::{Actor, Call, Object, controlled, suffix, template};
 use crate::attack::scene::Scene;
-use crate::attack::scenery::{CLUSTER_AUDIENCE, node_of};
+use crate::attack::scenery::{BEFORE, CLUSTER_AUDIENCE, node_of};
 use crate::attack::story::Story;
 
 pub(super) const STORY: Story = Story {
@@ -110,12 +110,18 @@ fn benign(s: &mut Scene) {
         "securityContext": {"allowPrivilegeEscalation": false, "runAsNonRoot": true, "capabilities": {"drop": ["ALL"]}},
     });
     let template = template("ranking-train", &account, container, json!({"restartPolicy": "Never"}));
-    s.kubernetes(
-        Call::new(&person, "create", Object::of("batch", "jobs").within(&space).named("ranking-train-7")).made(json!({
-            "kind": "Job", "apiVersion": "batch/v1", "metadata": {"name": "ranking-train-7", "namespace": space},
+    let train = |number: u32| {
+        let name = format!("ranking-train-{number}");
+        Call::new(&person, "create", Object::of("batch", "jobs").within(&space).named(&name)).made(json!({
+            "kind": "Job", "apiVersion": "batch/v1", "metadata": {"name": name, "namespace": space},
             "spec": {"backoffLimit": 1, "template": template},
-        })),
-    );
+        }))
+    };
+    s.history(BEFORE, |s| {
+        s.kubernetes(train(6));
+        rent(s, &karpenter, "g5.12xlarge", 1);
+    });
+    s.kubernetes(train(7));
     s.wait(10);
     rent(s, &karpenter, "g5.12xlarge", 1);
     s.wait(90);

@@ -6,7 +6,7 @@ use crate::attack::cast::{letters, uuid_of};
 use crate::attack::falco::Alert;
 use crate::attack::kubernetes::{Actor, Call, Object, token_request};
 use crate::attack::scene::Scene;
-use crate::attack::scenery::{CLUSTER_AUDIENCE, node_of};
+use crate::attack::scenery::{BEFORE, CLUSTER_AUDIENCE, node_of};
 use crate::attack::story::Story;
 
 pub(super) const PLAIN: Story = Story {
@@ -54,7 +54,10 @@ pub(super) const SECRETS: Story = Story {
     detections: &["k8s-secret-read-burst"],
     while_learning: &["k8s-secret-first-seen-reader"],
     attack: |s| read_secrets(s, 14),
-    benign: |s| read_secrets(s, 4),
+    benign: |s| {
+        s.history(BEFORE, |s| read_secrets(s, 4));
+        read_secrets(s, 4);
+    },
     ..PLAIN
 };
 
