@@ -12,7 +12,7 @@ use alert::{Filter, Reader};
 use anyhow::{Context, Result, bail};
 use event::{Micros, Source, format_micros};
 use source::LogFeed;
-use synthetic::{Event, Generator, Options as Stream, Planted, SECOND, digest};
+use synthetic::{Event, Generator, Options as Stream, Planted, Proof, SECOND, Spacing};
 
 use crate::api;
 use crate::cli;
@@ -40,7 +40,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(60);
 
 /// What a demo ended with.
 pub struct Outcome {
-    /// Planted attacks, and those that their rule found.
+    /// Planted attacks, and those that all of their rules found.
     pub planted: usize,
     pub found: usize,
     /// Benign twins that raised an alert.
@@ -135,6 +135,7 @@ fn generate(mut sink: Sink, (seed, rate): (u64, u64), made: &AtomicU64, stop: &S
         gap,
         attack_every,
         cloudtrail_delay: CLOUDTRAIL_DELAY,
+        spacing: Spacing::Brief,
         ..Stream::default()
     };
     let mut send = |events: &[Event]| -> Result<()> {
@@ -143,14 +144,14 @@ fn generate(mut sink: Sink, (seed, rate): (u64, u64), made: &AtomicU64, stop: &S
         Ok(())
     };
 
-    let mut history = Generator::new(stream(seed, now - HISTORY, SECOND / HISTORY_DENSITY, HISTORY_ATTACK_EVERY));
+    let mut history = stream(seed, now - HISTORY, SECOND / HISTORY_DENSITY, HISTORY_ATTACK_EVERY);
     while history.now() < now && !stop.pulled() {
         send(&history.by_ref().take(BATCH).collect::<Vec<_>>())?;
     }
     let mut planted = history.planted().to_vec();
 
     let rate = rate.max(1);
-    let mut live = Generator::new(stream(seed + 1, wall_clock(), SECOND / rate as i64, ATTACK_SECONDS * rate));
+    let mut live = stream(seed + 1, wall_clock(), SECOND / rate as i64, ATTACK_SECONDS * rate);
     let mut late = history.drain();
     while !stop.wait(Duration::from_millis(50)) {
         let now = wall_clock();
@@ -240,16 +241,20 @@ fn conclude(config: &Config, stats: &Stats, planted: &[Planted], pager: &Pager) 
     let alerts = Reader::open(&alerts_db(config))?;
     let findings = alerts.findings(&Filter::default())?;
     let incidents = alerts.incidents(&Filter::default())?.len();
-    // A finding is about an attack if one of the attack's events is in its evidence.
-    let mut proof: BTreeSet<(&str, String)> = BTreeSet::new();
+    // A finding is about a story if one of the story's events is in its evidence.
+    let mut proof = Proof::default();
     for stored in &findings {
-        let events = stored.finding.evidence.events.iter();
-        proof.extend(events.map(|e| (stored.finding.rule.as_str(), digest(e.raw.as_bytes()))));
+        for event in &stored.finding.evidence.events {
+            proof.add(&stored.finding.rule, &event.event_uid, event.raw.as_bytes());
+        }
     }
-    let seen = |p: &Planted| p.events.iter().any(|event| proof.contains(&(p.detection.as_str(), event.clone())));
-    let (twins, attacks): (Vec<&Planted>, Vec<&Planted>) = planted.iter().partition(|p| p.benign);
-    let missed: Vec<_> = attacks.iter().filter(|p| !seen(p)).collect();
-    let wrong: Vec<_> = twins.iter().filter(|p| seen(p)).collect();
+    // What only rules see that first learn for a week is nothing that a demo can find.
+    let judged = planted.iter().filter(|p| !p.detections.is_empty());
+    let (twins, attacks): (Vec<&Planted>, Vec<&Planted>) = judged.partition(|p| p.benign);
+    let missed: Vec<_> = attacks.iter().filter(|p| !p.missed(&proof).is_empty()).collect();
+    let wrong: Vec<_> = twins.iter().filter(|p| !p.raised(&proof).is_empty()).collect();
+    let (wanted, unmet) =
+        attacks.iter().fold((0, 0), |(wanted, unmet), p| (wanted + p.detections.len(), unmet + p.missed(&proof).len()));
     let outcome = Outcome { planted: attacks.len(), found: attacks.len() - missed.len(), twins_found: wrong.len() };
     let counts = stats.counts();
 
@@ -260,17 +265,18 @@ fn conclude(config: &Config, stats: &Stats, planted: &[Planted], pager: &Pager) 
     );
     println!("{} findings in {incidents} incidents; {} pages acknowledged", findings.len(), pager.taken());
     println!(
-        "found {} of {} planted attacks; {} of {} benign twins raised an alert",
+        "found {} of {} planted attacks by all of their rules ({} of {wanted}); {} of {} benign twins raised an alert",
         attacks.len() - missed.len(),
         attacks.len(),
+        wanted - unmet,
         wrong.len(),
         twins.len()
     );
     for p in missed {
-        println!("  missed: {} at {} ({})", p.name, p.first, p.detection);
+        println!("  missed: {} {} at {} ({})", p.id, p.title, p.first, p.missed(&proof).join(", "));
     }
     for p in wrong {
-        println!("  wrongly: {} at {} ({})", p.name, p.first, p.detection);
+        println!("  wrongly: {} {} at {} ({})", p.id, p.title, p.first, p.raised(&proof).join(", "));
     }
     println!();
     println!("look around:");

@@ -16,9 +16,10 @@ references:
   - https://docs.aws.amazon.com/eks/latest/userguide/access-entries.html
 */
 -- The calls have the ARN with `:` and `/` escaped where it is part of the path. The name of a cluster at AWS need not be the
--- one it has here, so the principal alone joins them.
+-- one it has here, so the principal alone joins them; of a role EKS tells the ARN without its path.
 WITH granted AS (
-  SELECT replace(replace(coalesce(raw->'requestParameters'->>'principalArn', target_arn), '%3A', ':'), '%2F', '/') AS arn,
+  SELECT regexp_replace(replace(replace(coalesce(raw->'requestParameters'->>'principalArn', target_arn), '%3A', ':'), '%2F', '/'),
+                        ':role/.*/', ':role/') AS arn,
          time, event_uid, principal AS granted_by
   FROM   cloudtrail
   WHERE  event_source = 'eks.amazonaws.com' AND error_code IS NULL
@@ -41,7 +42,7 @@ used AS (
 SELECT u.cluster, g.arn AS principal,
        array_to_string(array_sort(array_agg(DISTINCT g.granted_by)), ', ') AS granted_by,
        array_to_string(array_sort(array_agg(DISTINCT u.what)), ', ') AS actions,
-       bool_or(g.granted_by = g.arn) AS self_service,
+       bool_or(regexp_replace(g.granted_by, ':role/.*/', ':role/') = g.arn) AS self_service,
        count(DISTINCT u.event_uid) AS calls,
        min(g.time) AS first_seen,
        array_concat(array_agg(DISTINCT g.event_uid), array_agg(DISTINCT u.event_uid)) AS evidence

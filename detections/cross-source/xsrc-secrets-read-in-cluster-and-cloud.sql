@@ -15,8 +15,9 @@ benign: The External Secrets Operator and storage plugins that copy secrets from
 references:
   - https://docs.aws.amazon.com/secretsmanager/latest/userguide/retrieving-secrets.html
 */
--- One actor in two planes: EKS tells the IAM identity behind a user; a service account's cloud calls are made with the key
--- that its web identity was given. Either side alone would have to read twice as many. A list counts as many.
+-- One actor in two planes: EKS tells the IAM identity behind a user, a role without the path of its ARN; a service account's
+-- cloud calls are made with the key that its web identity was given. Either side alone would have to read twice as many. A
+-- list counts as many.
 WITH cluster_reads AS (
   SELECT cluster, time, event_uid, coalesce(actor_user_aws_canonical_arn, actor_user_name) AS actor,
          coalesce(objectref_namespace || '/' || objectref_name, 'list') AS secret,
@@ -34,7 +35,7 @@ keys AS (
   WHERE  event_name = 'AssumeRoleWithWebIdentity' AND error_code IS NULL AND issued_access_key_id IS NOT NULL
 ),
 cloud_reads AS (
-  SELECT c.time, c.event_uid, coalesce(k.subject, c.principal) AS actor,
+  SELECT c.time, c.event_uid, coalesce(k.subject, regexp_replace(c.principal, ':role/.*/', ':role/')) AS actor,
          coalesce(c.raw->'requestParameters'->>'secretId', c.raw->'requestParameters'->>'name', c.raw->>'requestParameters', c.event_uid) AS secret
   FROM   cloudtrail c LEFT JOIN keys k ON k.access_key_id = c.access_key_id
   WHERE  c.error_code IS NULL

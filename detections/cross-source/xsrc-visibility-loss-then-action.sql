@@ -16,10 +16,11 @@ references:
   - https://docs.aws.amazon.com/awscloudtrail/latest/userguide/best-practices-security.html
   - https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/
 */
--- One identity in two planes: EKS tells the IAM role or user behind a Kubernetes user. Where only the cluster is shared, a
--- removed sensor counts with runtime alerts. Action before the loss, within ten minutes, is covering up.
+-- One identity in two planes: EKS tells the IAM role or user behind a Kubernetes user, a role without the path that its ARN
+-- has at AWS (roles of Identity Center have one). Where only the cluster is shared, a removed sensor counts with runtime
+-- alerts. Action before the loss, within ten minutes, is covering up.
 WITH losses AS (
-  SELECT 'cloud' AS plane, principal AS subject, time, event_uid, concat(split_part(event_source, '.', 1), ':', event_name) AS what
+  SELECT 'cloud' AS plane, regexp_replace(principal, ':role/.*/', ':role/') AS subject, time, event_uid, concat(split_part(event_source, '.', 1), ':', event_name) AS what
   FROM   cloudtrail
   WHERE  principal IS NOT NULL AND coalesce(service_call, false) = false
     AND  ((event_source = 'cloudtrail.amazonaws.com'
@@ -62,7 +63,7 @@ actions AS (
        OR (objectref_resource IN ('clusterroles', 'clusterrolebindings', 'roles', 'rolebindings') AND verb IN ('create', 'update', 'patch'))
        OR pod_privileged IS TRUE OR pod_host_pid IS TRUE)
   UNION ALL
-  SELECT 'cloud' AS plane, principal AS subject, time, event_uid, concat(split_part(event_source, '.', 1), ':', event_name) AS what
+  SELECT 'cloud' AS plane, regexp_replace(principal, ':role/.*/', ':role/') AS subject, time, event_uid, concat(split_part(event_source, '.', 1), ':', event_name) AS what
   FROM   cloudtrail
   WHERE  principal IS NOT NULL AND error_code IS NULL AND coalesce(service_call, false) = false
     AND  event_name IN ('GetSecretValue', 'BatchGetSecretValue', 'CreateAccessKey', 'CreateUser', 'CreateLoginProfile', 'UpdateLoginProfile',

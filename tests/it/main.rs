@@ -11,10 +11,12 @@ mod kills;
 mod lease;
 mod line;
 mod pager;
+mod play;
 mod process;
 mod receivers;
 mod scenarios;
 mod stored;
+mod stories;
 mod tools;
 
 use std::path::PathBuf;

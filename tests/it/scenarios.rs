@@ -3,28 +3,22 @@
 //! any size, with commits in between and a crash. The findings are the same each time.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use detect::{Engine, History};
-use event::{
-    Admitted, Finding, Frontier, Message, Micros, OffsetRange, Offsets, Origin, Polled, Ranges, RowKey, Seen,
-    SeenError, Source, Standing, Watermarks, format_micros,
-};
-use normalize::Schemas;
+use event::{Finding, Micros, format_micros};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use serde::Deserialize;
 use serde_json::Value;
-use stakeout::config::Config;
-use stakeout::rooms::{Door, Knowledge};
 
+use crate::play::{Arriving, Pack, play};
 use crate::process::root;
 
 const START: Micros = 1_767_225_600_000_000;
 /// Events whose arrivals lie so near each other may change places.
 const SHUFFLED_US: i64 = 5_000_000;
 const RUNS: u64 = 6;
+const BATCH: usize = 8;
 
 #[derive(Deserialize)]
 struct Scenario {
@@ -61,13 +55,6 @@ struct Wanted {
     entity: BTreeMap<String, Value>,
 }
 
-struct Arriving {
-    arrival: Micros,
-    source: Source,
-    cluster: Option<String>,
-    bytes: Vec<u8>,
-}
-
 #[test]
 fn stories_are_found_and_their_twins_are_not() {
     let folder = root().join("tests/it/scenarios");
@@ -75,15 +62,14 @@ fn stories_are_found_and_their_twins_are_not() {
     paths.retain(|p| p.extension().is_some_and(|e| e == "yaml"));
     paths.sort();
     assert!(paths.len() >= 4, "the scenarios are in {}", folder.display());
-    let config = Config { detections: Some(root().join("detections")), ..Config::default() };
-    let schemas = Schemas::builtin();
-    let knowledge = Knowledge::load(&config).unwrap();
+    let pack = Pack::load();
     for path in paths {
         let scenario: Scenario = serde_saphyr::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
         for case in &scenario.cases {
             for seed in 0..RUNS {
                 let story = format!("{} {} (seed {seed})", scenario.id, case.name);
-                let found = play(case, &knowledge, &schemas, &config, seed);
+                let mut random = StdRng::seed_from_u64(seed);
+                let found = play(&pack, &arriving(case, &mut random), BATCH, &mut random);
                 check(&story, case, &found);
             }
             println!("{} {}: as expected in {RUNS} orders", scenario.id, case.name);
@@ -113,60 +99,6 @@ fn check(story: &str, case: &Case, found: &[Finding]) {
     }
 }
 
-/// Findings by id as they were last told, and how far detection has come: what a crash leaves.
-#[derive(Default)]
-struct Kept {
-    found: BTreeMap<String, Finding>,
-    frontier: Frontier,
-}
-
-impl Kept {
-    fn keep(&mut self, output: detect::Output) {
-        self.frontier.advance(&output.frontier);
-        self.found.extend(output.findings.into_iter().map(|f| (f.id.clone(), f)));
-    }
-
-    fn provisional(&self) -> Vec<Finding> {
-        self.found.values().filter(|f| f.standing == Standing::Provisional).cloned().collect()
-    }
-}
-
-/// One way through normalize, admit and the engine.
-fn play(case: &Case, knowledge: &Knowledge, schemas: &Schemas, config: &Config, seed: u64) -> Vec<Finding> {
-    let mut random = StdRng::seed_from_u64(seed);
-    let events = arriving(case, &mut random);
-    let runtime = stakeout::rooms::runtime().unwrap();
-    let mut door = Door::new(config, schemas, Watermarks::default());
-    let mut engine = Engine::new(knowledge.rules.clone(), Frontier::default(), &Watermarks::default());
-    let mut store = Store { schemas, units: Vec::new() };
-    let mut kept = Kept { frontier: engine.frontier().clone(), ..Kept::default() };
-    let mut at = 0;
-    while at < events.len() {
-        let to = (at + random.random_range(1..=8)).min(events.len());
-        let unit = admit(&mut door, &events[at..to], at);
-        kept.keep(runtime.block_on(engine.on_admitted(&unit)).unwrap());
-        let (marks, offsets) = (unit.watermarks.clone(), offsets(to));
-        store.units.push(unit);
-        at = to;
-        loop {
-            let output = runtime.block_on(engine.on_commit(&marks, &offsets, &store)).unwrap();
-            let pending = output.pending;
-            kept.keep(output);
-            if !pending {
-                break;
-            }
-        }
-        if random.random_range(0..6) == 0 {
-            engine = Engine::new(knowledge.rules.clone(), kept.frontier.clone(), &marks);
-            engine.stored_up_to(offsets);
-            engine.expect(kept.provisional());
-            kept.keep(runtime.block_on(engine.catch_up(&store)).unwrap());
-        }
-    }
-    kept.keep(runtime.block_on(engine.finish_bounded(Origin::Live, None, &store)).unwrap());
-    kept.found.into_values().filter(|f| f.standing != Standing::Retracted).collect()
-}
-
 /// The events of a case by arrival, those that arrive together shuffled.
 fn arriving(case: &Case, random: &mut StdRng) -> Vec<Arriving> {
     let span = |text: &Option<String>| match text.as_deref() {
@@ -191,50 +123,4 @@ fn arriving(case: &Case, random: &mut StdRng) -> Vec<Arriving> {
     events.shuffle(random);
     events.sort_by_key(|e| e.arrival);
     events
-}
-
-fn admit(door: &mut Door, events: &[Arriving], first: usize) -> Admitted {
-    let message = |(n, e): (usize, &Arriving)| Message {
-        source: e.source,
-        cluster: e.cluster.as_deref().map(Into::into),
-        origin: Origin::Live,
-        topic: "scenario".into(),
-        partition: 0,
-        offset: (first + n) as i64,
-        file_sha256: None,
-        received: e.arrival,
-        bytes: e.bytes.clone(),
-    };
-    let mut ranges = Ranges::default();
-    let range = OffsetRange { from: first as i64, next: (first + events.len()) as i64 };
-    ranges.push(&"scenario".into(), 0, range).unwrap();
-    let messages = events.iter().enumerate().map(message).collect();
-    let now = events.last().map_or(START, |e| e.arrival);
-    door.admit_at(Polled { messages, ranges, ..Polled::default() }, now, &NothingHeld).unwrap()
-}
-
-fn offsets(next: usize) -> Offsets {
-    Offsets(BTreeMap::from([(("scenario".into(), 0), next as i64)]))
-}
-
-struct NothingHeld;
-
-impl Seen for NothingHeld {
-    fn seen(&self, _: &str, keys: &[RowKey]) -> Result<Vec<bool>, SeenError> {
-        Ok(vec![false; keys.len()])
-    }
-}
-
-/// Everything admitted so far, as committed tables.
-struct Store<'a> {
-    schemas: &'a Schemas,
-    units: Vec<Admitted>,
-}
-
-impl History for Store<'_> {
-    fn table(&self, name: &str) -> Arc<dyn query::TableProvider> {
-        let batches = self.units.iter().flat_map(|u| &u.batches).filter(|b| &*b.table == name);
-        let schema = self.schemas.table(name).expect("a stored table").arrow();
-        query::batch_table(schema, batches.map(|b| b.rows.clone()).collect())
-    }
 }

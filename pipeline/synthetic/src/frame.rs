@@ -99,7 +99,7 @@ impl Maker {
             return;
         }
         let begun = self.clock.of_number(number) + SECOND;
-        let (truth, events) = plant(seed, number / attack_every, begun);
+        let (truth, events) = plant(seed, number / attack_every, begun, self.options.spacing);
         for (n, event) in events.into_iter().enumerate() {
             let mut rng = draw(seed ^ 0xDE1A_F001, number.wrapping_mul(1 << 20) + n as u64);
             let late = if event.source == Source::CloudTrail { lateness(&mut rng, &self.options) } else { 0 };

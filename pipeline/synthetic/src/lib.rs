@@ -2,7 +2,7 @@
 //! times with planted attacks, repeats and CloudTrail's lateness. Deterministic in the options: event `n` depends on
 //! them and `n` only. It contains no recorded event.
 
-mod attack;
+pub mod attack;
 pub mod cloudtrail;
 pub mod falco;
 mod frame;
@@ -15,7 +15,7 @@ pub mod world;
 
 use event::{Micros, Source};
 
-pub use attack::{Planted, digest};
+pub use attack::{Planted, Played, Proof, Spacing, Trace, digest};
 pub use generator::Generator;
 pub use stream::{Options, Stream};
 

@@ -2,6 +2,8 @@
 
 use event::Micros;
 
+use crate::attack::Spacing;
+
 /// The streams of the benchmarks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Stream {
@@ -55,6 +57,8 @@ pub struct Options {
     pub attack_every: u64,
     /// Multiplies CloudTrail's measured delivery delay (p50 191 s, p95 455 s).
     pub cloudtrail_delay: f64,
+    /// How far apart the steps of attacks are.
+    pub spacing: Spacing,
     pub stream: Stream,
     /// CloudTrail also records what happens to objects.
     pub data_events: bool,
@@ -71,6 +75,7 @@ impl Default for Options {
             gap: 1_000,
             attack_every: 100_000,
             cloudtrail_delay: 1.0,
+            spacing: Spacing::Real,
             stream: Stream::Steady,
             data_events: false,
             world_gb: 1.0,
