@@ -29,7 +29,7 @@ pub struct Action {
 /// Asking what the API offers: a path without a resource. Measured, in percent of lines, and the weight beside the
 /// table's sum by which nearly so many come out.
 const DISCOVERY_MEASURED: f64 = 46.5;
-pub const DISCOVERY_PERCENT: f64 = 62.5;
+pub const DISCOVERY_PERCENT: f64 = 62.4;
 /// Evenly over all pairs of verb and resource.
 const EVEN_PERCENT: f64 = 4.0;
 

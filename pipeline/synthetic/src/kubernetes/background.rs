@@ -259,7 +259,7 @@ fn resource(
     match size {
         _ if level == "Metadata" || code >= 400 => {}
         None => scene.put_request(rng, &mut body, &action, &name, 230),
-        Some(size) => scene.put_both(rng, &mut body, &action, &name, size.saturating_sub(1_110)),
+        Some(size) => scene.put_both(rng, &mut body, &action, &name, size.saturating_sub(1_150)),
     }
     let request = Request { audit_id: uuid(rng), verb, uri, object, code, caller: &caller, body, level };
     let took = quantile(rng, &TOOK_US) as i64;

@@ -111,7 +111,7 @@ pub fn namespace(number: u64) -> String {
 /// The name of a node; nodes are dealt to the clusters in turn.
 pub fn node(number: u64) -> String {
     let n = number % NODES;
-    format!("{}-n{:02}", cluster(n), n / CLUSTERS)
+    format!("{}-{}", cluster(n), n / CLUSTERS)
 }
 
 pub fn node_address(number: u64) -> String {
