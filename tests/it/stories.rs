@@ -33,7 +33,7 @@ const DAYS: [Day; 4] = [Day::Later, Day::First, Day::FirstInBrief, Day::Later];
 #[test]
 fn attacks_are_found_by_each_of_their_detections_and_twins_wake_nobody() {
     let pack = Pack::load();
-    let only = std::env::var("STORY").ok();
+    let only = std::env::var("STAKEOUT_STORY").ok();
     let (mut wrong, mut plays) = (Vec::new(), 0);
     for number in 0..attack::count() {
         for benign in [false, true] {
