@@ -286,6 +286,9 @@ pub struct Generate {
     /// Background events between two planted attacks; 0 for none
     #[arg(long, default_value_t = 10_000, value_name = "EVENTS")]
     pub attack_every: u64,
+    /// Attacks of seconds instead of minutes to an hour
+    #[arg(long)]
+    pub brief: bool,
     /// Multiplies CloudTrail's delivery delay (1: median 191 s)
     #[arg(long, default_value_t = 1.0, value_name = "FACTOR")]
     pub cloudtrail_delay: f64,

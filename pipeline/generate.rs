@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use event::Source;
 use source::{Log, Producer, TopicMapping};
-use synthetic::{Event, Generator, Options, Planted, SECOND, Stream};
+use synthetic::{Event, Generator, Options, Planted, SECOND, Spacing, Stream};
 
 use crate::cli;
 use crate::config::{Config, Topic};
@@ -141,6 +141,7 @@ pub fn run(args: &cli::Generate, config: &Config) -> Result<()> {
         gap: SECOND / args.density as i64,
         attack_every: args.attack_every,
         cloudtrail_delay: args.cloudtrail_delay,
+        spacing: if args.brief { Spacing::Brief } else { Spacing::Real },
         stream: stream(args.stream),
         data_events: args.data_events,
         world_gb: args.world_gb,

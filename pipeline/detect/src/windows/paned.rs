@@ -177,12 +177,14 @@ impl Paned {
         }
         let holds = self.look(&look, &mut changes.null_entities)?;
         let mut began: BTreeMap<Arc<Entity>, Held> = BTreeMap::new();
-        let before: BTreeSet<Arc<Entity>> = self.touched_entities(&changed, &holds);
-        let before: BTreeMap<Arc<Entity>, bool> =
-            before.into_iter().map(|e| (e.clone(), self.entities.contains_key(&e))).collect();
         let still: BTreeSet<Group> = holds.iter().map(|(group, _)| *group).collect();
         ended.extend(look.iter().map(|(g, _)| *g).filter(|g| !still.contains(g) && self.holding.contains_key(g)));
         let over: BTreeSet<Group> = ended.iter().copied().collect();
+        // Only these can come or go; most groups that change hold before and after.
+        let touched = ended.iter().filter_map(|g| self.holding.get(g).cloned());
+        let touched = touched.chain(holds.iter().map(|(_, held)| Arc::new(held.entity.clone())));
+        let before: BTreeMap<Arc<Entity>, bool> =
+            touched.map(|entity| (entity.clone(), self.entities.contains_key(&entity))).collect();
         for group in ended {
             self.mark(group).holds = false;
             let entity = self.holding.remove(&group).expect("it held");
@@ -221,13 +223,6 @@ impl Paned {
             }
         }
         Ok(())
-    }
-
-    /// The entities whose count of holding groups can change.
-    fn touched_entities(&self, changed: &[Group], holds: &[(Group, Held)]) -> BTreeSet<Arc<Entity>> {
-        let is_holding = |g: &&Group| self.marks.get(**g as usize).is_some_and(|mark| mark.holds);
-        let held = changed.iter().filter(is_holding).filter_map(|g| self.holding.get(g).cloned());
-        held.chain(holds.iter().map(|(_, held)| Arc::new(held.entity.clone()))).collect()
     }
 
     /// Where groups that were just fed would hold, ahead of the final boundary: the earliest boundary of each.
