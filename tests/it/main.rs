@@ -12,6 +12,7 @@ mod lease;
 mod line;
 mod pager;
 mod process;
+mod readme;
 mod receivers;
 mod scenarios;
 mod stored;
