@@ -12,7 +12,13 @@ use crate::process::{finish, root, stakeout};
 const READMES: [&str; 2] = ["README.md", "detections/README.md"];
 
 /// Commands that do not run here as they stand, by how they begin.
-const EXCEPTIONS: [(&str, Instead); 7] = [
+const EXCEPTIONS: [(&str, Instead); 9] = [
+    // `bench.rs` measures and compares; here it is only that they are commands.
+    ("stakeout bench --quick --json before.json", Instead::Run("stakeout bench --help")),
+    (
+        "stakeout bench --compare before.json after.json",
+        Instead::Nothing("needs two measurements; `bench.rs` compares"),
+    ),
     // A binary that is already built, and a demo that is only as long as it must be.
     ("cargo run -- demo --for 60s", Instead::Run("stakeout demo --for 12s")),
     ("cargo test --workspace", Instead::Nothing("this is part of it")),
@@ -80,6 +86,27 @@ fn every_yaml_of_the_readmes_is_what_it_says_it_is() {
         }
     }
     assert!(config.contains("kafka:") && config.contains("receivers:"), "{config}");
+}
+
+#[test]
+fn the_sql_of_the_readme_of_detections_is_taken() {
+    let blocks = blocks(&read("detections/README.md"), "sql");
+    let [new, state, join] = blocks.as_slice() else { panic!("other blocks of sql than this test knows: {blocks:#?}") };
+    let rules = tempfile::tempdir().unwrap();
+    let header = "/*\ntitle: A tag moved\nseverity: low\nentity: [repository, tag]\nsummary: \"{tag}\"\n*/\n";
+    let files = [
+        ("cloudtrail/new.sql", new.clone()),
+        ("state/image_tags.sql", state.clone()),
+        ("cloudtrail/join.sql", header.to_owned() + join),
+    ];
+    for (name, text) in files {
+        let path = rules.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    for rule in ["new", "join"] {
+        finish(stakeout().args(["explain", rule, "--detections"]).arg(rules.path()), &[0]);
+    }
 }
 
 #[test]
