@@ -155,6 +155,7 @@ fn put_on(out: &mut impl Write, tone: Tone) -> io::Result<()> {
 fn keys(quit: &Shutdown, over: &Shutdown) {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
     runtime.block_on(async {
+        #[expect(deprecated, reason = "unsound where the descriptor may close meanwhile; nothing closes stdin here")]
         let Ok(stdin) = AsyncFd::with_interest(io::stdin(), Interest::READABLE) else { return };
         while !over.pulled() {
             let Ok(ready) = tokio::time::timeout(KEY_CHECK, stdin.readable()).await else { continue };

@@ -9,7 +9,7 @@ mod bits;
 mod hits;
 pub mod leaves;
 mod parse;
-mod query;
+pub mod query;
 mod rows;
 mod sealed;
 pub mod words;
