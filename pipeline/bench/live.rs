@@ -77,8 +77,11 @@ pub fn live(load: &Load, skip: &Skip, figures: &mut Figures) -> Result<()> {
     let capacity = load.burst as f64 / started.elapsed().as_secs_f64().max(1e-9);
     figures.add_against("capacity", capacity, skip.events_per_second);
 
+    let alerts = Reader::open(&alerts_db(&config))?;
     let mut phases = Vec::new();
     for (number, share) in [(1, 0.5), (2, 0.8)] {
+        // What the phase before had to tell is not this one's to wait for.
+        wait_until_told(&line, &alerts)?;
         let from = wall_clock();
         feeder.at_rate(load.seed + number, capacity * share, load.phase, &line)?;
         wait_until_done(&line, &config, feeder.sent)?;
@@ -89,7 +92,6 @@ pub fn live(load: &Load, skip: &Skip, figures: &mut Figures) -> Result<()> {
     pager.wait_for_quiet(&config, DRAIN_MAX)?;
 
     let sync = sync_p50_ms(dir.path())?;
-    let alerts = Reader::open(&alerts_db(&config))?;
     let completed = completed(&alerts, &feeder.handed)?;
     let arrivals = pager.arrivals();
     for (share, during) in phases {
@@ -187,6 +189,22 @@ fn wait_until_done(line: &Running, config: &Config, sent: u64) -> Result<()> {
         }
         if line.stopping.pulled() || started.elapsed() > DRAIN_MAX {
             bail!("of {sent} events {read} were read, {stored} stored, {evaluated} evaluated, and then no more");
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// Until every page has been sent.
+fn wait_until_told(line: &Running, alerts: &Reader) -> Result<()> {
+    let pending = PageFilter { state: Some("pending".to_owned()), ..PageFilter::default() };
+    let started = Instant::now();
+    loop {
+        let waiting = alerts.outbox(&pending)?.len();
+        if waiting == 0 {
+            return Ok(());
+        }
+        if line.stopping.pulled() || started.elapsed() > DRAIN_MAX {
+            bail!("{waiting} pages were not taken by a pager on loopback");
         }
         std::thread::sleep(LOOK_EVERY);
     }

@@ -142,7 +142,8 @@ pub fn number(value: f64) -> String {
         v if v >= 100.0 => thousands(value.round() as i64),
         v if v >= 10.0 => format!("{value:.1}"),
         v if v >= 1.0 || v == 0.0 => format!("{value:.2}"),
-        _ => format!("{value:.3}"),
+        v if v >= 0.01 => format!("{value:.3}"),
+        _ => format!("{value:.5}"),
     }
 }
 
@@ -206,6 +207,7 @@ mod tests {
             (42.26, "42.3"),
             (3.456, "3.46"),
             (0.1234, "0.123"),
+            (0.001234, "0.00123"),
             (0.0, "0.00"),
             (-2_000.0, "-2,000"),
         ] {

@@ -7,6 +7,10 @@ use std::time::Duration;
 use event::{Micros, Severity, Source, format_micros};
 use unicode_width::UnicodeWidthChar;
 
+/// An incident's head and the first row of its sentence.
+const STORY_ROWS_MIN: usize = 2;
+const SENTENCE_INDENT: &str = "          ";
+
 /// All that is shown at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
@@ -24,7 +28,10 @@ pub struct Snapshot {
     /// Benign twins that raised an alert.
     pub wrong: usize,
     pub twins: usize,
+    /// That asked for pages.
     pub incidents: usize,
+    /// Of rules that are still learning what is normal: recorded, and nobody is paged.
+    pub quiet: usize,
     pub pages: u64,
     /// The latest first.
     pub latest: Vec<Story>,
@@ -138,7 +145,7 @@ pub fn draw(snapshot: &Snapshot, size: Size) -> Vec<Line> {
     let look_fits = take(snapshot.look.len());
     let air = take(4);
     let waiting_note = snapshot.latest.is_empty() && take(1);
-    let stories = usize::from(first_story) + room / 2;
+    let stories = room + if first_story { STORY_ROWS_MIN } else { 0 };
 
     let mut lines = Vec::new();
     let breathe = |lines: &mut Vec<Line>| lines.extend(air.then(Line::default));
@@ -158,12 +165,12 @@ pub fn draw(snapshot: &Snapshot, size: Size) -> Vec<Line> {
     }
     breathe(&mut lines);
     if story_head_fits {
-        lines.push(Line::of(Tone::Faint, format!("latest of {} incidents", snapshot.incidents)));
+        lines.push(heading(snapshot));
     }
     if waiting_note {
         lines.push(Line::of(Tone::Plain, "none yet: the rules are watching"));
     }
-    snapshot.latest.iter().take(stories).for_each(|s| lines.extend(story(s)));
+    lines.extend(latest(snapshot, stories, size.columns));
     breathe(&mut lines);
     if look_fits {
         lines.extend(snapshot.look.iter().map(|look| Line::of(Tone::Faint, look)));
@@ -229,10 +236,31 @@ fn score(s: &Snapshot) -> Line {
         if s.wrong == 0 { Tone::Plain } else { Tone::Alarm },
         format!("; {} of {} benign twins raised an alert", s.wrong, s.twins),
     )
-    .with(Tone::Plain, format!("; {} pages acknowledged", s.pages))
 }
 
-fn story(s: &Story) -> [Line; 2] {
+fn heading(s: &Snapshot) -> Line {
+    let quiet = match s.quiet {
+        0 => String::new(),
+        n => format!("; {n} more while rules learn"),
+    };
+    Line::of(Tone::Faint, format!("latest of {} incidents; {} pages acknowledged{quiet}", s.incidents, s.pages))
+}
+
+/// As many as fit into the rows; the last one may lose the end of its sentence.
+fn latest(s: &Snapshot, rows: usize, columns: usize) -> Vec<Line> {
+    let mut lines = Vec::new();
+    for one in &s.latest {
+        if rows - lines.len() < STORY_ROWS_MIN {
+            break;
+        }
+        lines.extend(story(one, columns));
+        lines.truncate(rows);
+    }
+    lines
+}
+
+/// Time, severity, rule and entity; below it the sentence, in one row or two.
+fn story(s: &Story, columns: usize) -> Vec<Line> {
     let tone = match s.severity {
         Severity::Critical | Severity::High => Tone::Alarm,
         Severity::Medium => Tone::Warning,
@@ -242,7 +270,23 @@ fn story(s: &Story) -> [Line; 2] {
         .with(tone, format!("  {:<8}", s.severity))
         .with(Tone::Strong, format!("  {}", s.rule))
         .with(Tone::Plain, format!("  {}", s.entity));
-    [first, Line::of(Tone::Plain, format!("          {}", s.summary))]
+    let sentence = wrapped(&s.summary, columns.saturating_sub(SENTENCE_INDENT.len()));
+    std::iter::once(first)
+        .chain(sentence.into_iter().map(|part| Line::of(Tone::Plain, format!("{SENTENCE_INDENT}{part}"))))
+        .collect()
+}
+
+/// In one row or two, broken between words where that is possible.
+fn wrapped(text: &str, columns: usize) -> Vec<String> {
+    let wide = |text: &str| text.chars().map(shown).map(|c| c.width().unwrap_or(0)).sum::<usize>();
+    if wide(text) <= columns {
+        return vec![text.to_owned()];
+    }
+    let breaks = text.match_indices(' ').map(|(at, _)| at);
+    match breaks.take_while(|at| wide(&text[..*at]) <= columns).last() {
+        Some(at) => vec![text[..at].to_owned(), text[at + 1..].to_owned()],
+        None => vec![text.to_owned()],
+    }
 }
 
 /// Hours, minutes and seconds, UTC.
@@ -276,6 +320,7 @@ mod tests {
             planted: 4,
             twins: 4,
             incidents: 12,
+            quiet: 40,
             pages: 11,
             latest: (0..12).map(story).collect(),
             look: vec!["stakeout alerts --data-dir d".to_owned()],
@@ -298,8 +343,8 @@ mod tests {
             "stakeout demo  1:05 left",
             "kubernetes       412        17      5 s ago       48000",
             "cloudtrail       412        17",
-            "found 3 of 4 planted so far; 0 of 4 benign twins raised an alert; 11 pages acknowl",
-            "latest of 12 incidents",
+            "found 3 of 4 planted so far; 0 of 4 benign twins raised an alert\n",
+            "latest of 12 incidents; 11 pages acknowledged; 40 more while rules learn",
             "critical  rule-0  cluster=prod\n          somebody did something bad, number 0",
             "number 3",
             "stakeout alerts --data-dir d",
@@ -336,6 +381,21 @@ mod tests {
     fn room_that_is_left_goes_to_incidents() {
         let stories = |rows| text(&snapshot(), 80, rows).iter().filter(|l| l.contains("something bad")).count();
         assert_eq!((stories(24), stories(30), stories(60)), (5, 8, 12));
+    }
+
+    #[test]
+    fn a_long_sentence_takes_two_rows_and_the_last_of_them_may_not_fit() {
+        let mut s = snapshot();
+        s.latest.iter_mut().for_each(|story| story.summary = "a word and more ".repeat(8).trim().to_owned());
+        let lines = text(&s, 80, 24);
+        let at = lines.iter().position(|l| l.contains("rule-0")).unwrap();
+        assert_eq!(lines[at + 1], format!("          {}a word", "a word and more ".repeat(4)));
+        assert!(
+            lines[at + 2].starts_with("          and more a word") && lines[at + 3].contains("rule-1"),
+            "{lines:#?}"
+        );
+        assert_eq!(text(&s, 80, 4).len(), 4);
+        assert_eq!(wrapped(&"x".repeat(30), 10).len(), 1, "what has no break is cut");
     }
 
     #[test]

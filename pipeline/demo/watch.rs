@@ -68,9 +68,10 @@ enum Face {
     Lines(Lines),
 }
 
-/// The newest last.
+/// Those that ask for pages, the newest last. What rules find that are still learning what is normal would bury them.
 fn incidents(alerts: &Reader) -> Result<Vec<Incident>> {
-    let mut incidents = alerts.incidents(&Filter { limit: Some(INCIDENTS_MAX), ..Filter::default() })?;
+    let latest = Filter { limit: Some(INCIDENTS_MAX), paging: true, ..Filter::default() };
+    let mut incidents = alerts.incidents(&latest)?;
     incidents.reverse();
     Ok(incidents)
 }
@@ -99,7 +100,7 @@ impl Lines {
 fn status(stats: &Stats, elapsed: Duration, incidents: usize) {
     let counts = stats.counts();
     println!(
-        "-- {:>3} s: {} events in, {:.1} MB, {} duplicates dropped, {} sealed in {} commits, {incidents} incidents",
+        "-- {:>3} s: {} events in, {:.1} MB, {} duplicates dropped, {} sealed in {} commits, {incidents} incidents that page",
         elapsed.as_secs(),
         counts.admitted,
         counts.bytes as f64 / 1e6,
@@ -113,7 +114,6 @@ fn status(stats: &Stats, elapsed: Duration, incidents: usize) {
 #[derive(Default)]
 struct Progress {
     rates: Rates,
-    seen: BTreeSet<String>,
     tally: Tally,
     /// When it was counted, and how long that took.
     counted: Option<(Instant, Duration)>,
@@ -126,6 +126,8 @@ struct Tally {
     planted: usize,
     wrong: usize,
     twins: usize,
+    incidents: usize,
+    paging: usize,
 }
 
 impl Progress {
@@ -134,7 +136,6 @@ impl Progress {
         let (counts, flows, now) = (stats.counts(), stats.flows(), wall_clock());
         self.count(watched, alerts)?;
         let mut latest = incidents(alerts)?;
-        self.seen.extend(latest.iter().map(|i| i.id.clone()));
         latest.sort_by_key(|i| std::cmp::Reverse(i.opened));
         let rates = self.rates.over(elapsed, &totals(&counts, |source| flows.get(&source).map_or(0, |f| f.rows)));
         let row = |(n, source): (usize, Source)| {
@@ -155,7 +156,8 @@ impl Progress {
             planted: self.tally.planted,
             wrong: self.tally.wrong,
             twins: self.tally.twins,
-            incidents: self.seen.len(),
+            incidents: self.tally.paging,
+            quiet: self.tally.incidents - self.tally.paging,
             pages: watched.pager.taken(),
             latest: latest.into_iter().map(story).collect(),
             look: watched.look.to_vec(),
@@ -169,8 +171,15 @@ impl Progress {
         let started = Instant::now();
         let planted = watched.made.planted();
         let score = Score::of(&planted, &alerts.findings(&Filter::default())?);
-        self.tally =
-            Tally { found: score.found(), planted: score.attacks, wrong: score.wrong.len(), twins: score.twins };
+        let incidents = alerts.incidents(&Filter::default())?;
+        self.tally = Tally {
+            found: score.found(),
+            planted: score.attacks,
+            wrong: score.wrong.len(),
+            twins: score.twins,
+            incidents: incidents.len(),
+            paging: incidents.iter().filter(|incident| incident.quiet.is_none()).count(),
+        };
         self.counted = Some((Instant::now(), started.elapsed()));
         Ok(())
     }

@@ -48,7 +48,7 @@ fn on_a_terminal_it_shows_sources_incidents_and_the_score_and_gives_the_terminal
     let at = rows.iter().position(|row| row.starts_with("latest of ")).expect("incidents are shown") + 1;
     let words: Vec<&str> = rows[at].split_whitespace().collect();
     assert_eq!(words[0].len(), "09:00:00".len(), "{last}");
-    assert!(["critical", "high", "medium", "low"].contains(&words[1]), "{last}");
+    assert!(["critical", "high", "medium", "low", "informational"].contains(&words[1]), "{last}");
     assert!(words[2].contains('-') && words[3].contains('='), "{last}");
     assert!(rows[at + 1].trim().split(' ').count() > 2, "{last}");
     let score = rows.iter().find(|row| row.starts_with("found ")).expect("the score is shown");
