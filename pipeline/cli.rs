@@ -55,6 +55,8 @@ pub enum Command {
     Backtest(Backtest),
     /// Make synthetic events with planted attacks
     Generate(Generate),
+    /// Measure throughput, latencies and memory against floors of this machine, or compare two such runs
+    Bench(Bench),
     /// Ask a running process whether it is ready; exit 1 if not
     Health,
     /// Check that everything stored is there, whole and once
@@ -319,6 +321,27 @@ pub struct Generate {
     /// Where the truth about planted attacks goes, with --kafka or --embedded
     #[arg(long, value_name = "FILE")]
     pub truth: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct Bench {
+    /// About a minute instead of several, with less to rely on
+    #[arg(long)]
+    pub quick: bool,
+    /// Events of the synthetic stream; default: 100,000, with --quick 20,000
+    #[arg(long, value_name = "N")]
+    pub events: Option<usize>,
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Also write the figures, with what they were measured on
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Measure nothing: compare two files of --json. Exit 1 if B is worse than A
+    #[arg(long, num_args = 2, value_names = ["A", "B"], conflicts_with_all = ["quick", "events", "json"])]
+    pub compare: Option<Vec<PathBuf>>,
+    /// With --compare: percent, relative to the floors, from which worse is worse and not noise
+    #[arg(long, default_value_t = 10.0, value_name = "PERCENT")]
+    pub threshold: f64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

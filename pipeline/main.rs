@@ -9,7 +9,7 @@ use stakeout::cli::{Cli, Command};
 use stakeout::config::Config;
 use stakeout::run::{Options, Running};
 use stakeout::shutdown::Shutdown;
-use stakeout::{alerts, backtest, demo, explain, generate, hunt, import, keep, rules, telemetry, why};
+use stakeout::{alerts, backtest, bench, demo, explain, generate, hunt, import, keep, rules, telemetry, why};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -60,6 +60,7 @@ fn call(cli: &Cli) -> Result<bool> {
         Command::Why(args) => why::run(args, &config),
         Command::Backtest(args) => backtest::run(args, config),
         Command::Generate(args) => generate::run(args, &config).map(|()| true),
+        Command::Bench(args) => bench::run(args),
         Command::Health => stakeout::health::run(&config),
         Command::Verify(args) => keep::verify(args, &config),
         Command::Backup(args) => keep::backup(args, &config).map(|()| true),

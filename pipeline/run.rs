@@ -4,8 +4,10 @@
 //! an `Admitted` goes to detect before it enters the tail, so every `Commit` follows the rows it contains; upstream
 //! hears of a commit after the manifest has it. A room that fails pulls the switch and names the reason.
 
+mod stats;
+
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -13,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use detect::RuleSet;
-use event::{Admitted, Commit, Counts, Offsets, Origin, Partition, PartitionState, Polled};
+use event::{Admitted, Commit, Offsets, Origin, Partition, PartitionState, Polled};
 use source::http::{Backlog, Server};
 use source::{Feed, KafkaConfig, KafkaFeed, LogFeed};
 use store::{Store, StoreError};
@@ -25,6 +27,8 @@ use crate::keeper::keep;
 use crate::reload;
 use crate::rooms::{Detection, Door, Knowledge, RuleSource, alerts_db, open_store};
 use crate::shutdown::Shutdown;
+
+pub use stats::{Flow, Stats};
 
 /// Polls waiting for normalize: at 4 MiB a poll this bounds what is read ahead to 16 MiB.
 const POLLS_WAITING_MAX: usize = 4;
@@ -40,34 +44,6 @@ const HOLD_MAX: Duration = Duration::from_millis(20);
 /// A topic of the embedded log that has been silent this long does not hold its source's watermark back.
 const EMBEDDED_IDLE_AFTER: Duration = Duration::from_secs(5);
 const SEAL_CHECK: Duration = Duration::from_millis(50);
-
-/// Counters that the terminal and the metrics share.
-#[derive(Default)]
-pub struct Stats {
-    counts: Mutex<Counts>,
-    pub commits: AtomicU64,
-    pub committed_rows: AtomicU64,
-}
-
-impl Stats {
-    pub fn counts(&self) -> Counts {
-        *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn admitted(&self, admitted: &Admitted) {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner).add(&admitted.counts);
-        let counts = &admitted.counts;
-        metrics::counter!("stakeout_events_admitted_total").increment(counts.admitted);
-        metrics::counter!("stakeout_events_unparsed_total").increment(counts.unparsed);
-        metrics::counter!("stakeout_events_duplicate_total").increment(counts.duplicates);
-        metrics::counter!("stakeout_events_uid_conflict_total").increment(counts.conflicts);
-        metrics::counter!("stakeout_events_late_total").increment(counts.late);
-        metrics::counter!("stakeout_bytes_read_total").increment(counts.bytes);
-        for (source, mark) in &admitted.watermarks.0 {
-            metrics::gauge!("stakeout_watermark_seconds", "source" => source.name()).set(*mark as f64 / 1e6);
-        }
-    }
-}
 
 /// What detect is told, in the order it happened.
 enum Work {
@@ -350,6 +326,7 @@ fn process(
     failed: &Failure,
 ) -> Result<()> {
     while let Ok(polled) = polled.recv() {
+        stats.polled(&polled.partitions);
         let admitted = Arc::new(door.admit(polled, store)?);
         stats.admitted(&admitted);
         let news = admitted.rows() > 0 || !admitted.ranges.is_empty();
@@ -402,9 +379,7 @@ fn seal(
         };
         patience.relief();
         if let Some(commit) = sealed {
-            stats.commits.fetch_add(1, Ordering::Relaxed);
-            stats.committed_rows.fetch_add(commit.rows, Ordering::Relaxed);
-            metrics::counter!("stakeout_commits_total").increment(1);
+            stats.committed(commit.rows);
             tell(&commit.offsets);
             if commits.send(Work::Commit(commit)).is_err() {
                 return Ok(());

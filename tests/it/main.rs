@@ -1,6 +1,7 @@
 //! The one integration binary: the real `stakeout` against real events, a real broker and a pager on loopback.
 
 mod anger;
+mod bench;
 mod crash;
 mod demo;
 mod deploy;
@@ -13,6 +14,7 @@ mod line;
 mod pager;
 mod play;
 mod process;
+mod readme;
 mod receivers;
 mod scenarios;
 mod stored;

@@ -26,6 +26,8 @@ pub struct Filter {
     pub rule: Option<String>,
     /// One incident and its findings.
     pub incident: Option<String>,
+    /// Only incidents that ask for pages: rules that are still learning, and history, are left out.
+    pub paging: bool,
     /// The newest so many.
     pub limit: Option<u32>,
 }
@@ -132,6 +134,9 @@ impl Reader {
              FROM incidents WHERE merged_into IS NULL",
         );
         query.filter(filter, "id");
+        if filter.paging {
+            query.sql.push_str(" AND quiet IS NULL");
+        }
         query.run(&self.db, "last DESC, seq DESC", filter.limit, |row| {
             let entity: String = row.get(6)?;
             Ok(Incident {

@@ -37,6 +37,10 @@ pub struct Sieve {
 /// One sieve for each time the rule names a table, in the order of the plan.
 pub async fn sieves(rules: &RuleSet, rule: &Rule) -> Result<Vec<Sieve>, QueryError> {
     let tables = empty_tables(&rules.base, &rules.schemas)?;
+    for state in &rules.states {
+        let empty = batch_table(state.schema.clone(), Vec::new());
+        tables.register_table(state.name.as_str(), empty).map_err(QueryError::run)?;
+    }
     let flat = query::fork(&rules.base);
     for name in named_relations(&tables, &rule.sql).map_err(QueryError::run)? {
         let view = tables.table_provider(name.as_str()).await.map_err(QueryError::run)?;

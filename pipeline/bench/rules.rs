@@ -4,14 +4,15 @@
 //! expressions, a few paths into `raw`.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
+use anyhow::{Context, Result};
+use detect::RuleSet;
 use detect::yardstick::{OneScan, Stock};
-use detect::{Engine, RuleSet};
-use event::{Admitted, Batch, Frontier, Watermarks};
+use event::Batch;
 use normalize::Schemas;
 
-const ROUNDS: usize = 3;
+use super::figure::Figures;
+use super::measure::best;
 
 /// (service, what is done, to what): CloudTrail names operations like this.
 const SERVICES: [(&str, &[&str], &[&str]); 10] = [
@@ -190,70 +191,27 @@ fn pack(count: usize) -> Vec<(PathBuf, String)> {
 }
 
 /// Batches as they come from normalize, one table each.
-pub fn many_rules(batches: &[Batch]) -> anyhow::Result<()> {
+pub fn many_rules(batches: &[Batch], rounds: usize, figures: &mut Figures) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let rows: usize = batches.iter().map(|b| b.rows.num_rows()).sum();
-    for (count, goal) in [(100, 3.0), (1_000, 5.0)] {
+    for (name, count) in [("rules-100", 100), ("rules-1000", 1_000)] {
         let schemas = Schemas::builtin();
         let rules = runtime.block_on(RuleSet::parse(&pack(count), schemas.tables(), ""))?;
         let stock = runtime.block_on(Stock::new(&rules))?;
         let ours = OneScan::new(&rules);
-        let (mut found, mut found_by_stock) = (0, 0);
-        let stock_took = best(|| {
-            found_by_stock = batches
-                .iter()
-                .map(|b| runtime.block_on(stock.run(&b.table, &b.rows)).expect("the rules do not fail"))
-                .sum();
-        });
-        let took = best(|| {
-            found = batches.iter().map(|b| ours.run(&b.table, &b.rows).expect("the rules do not fail")).sum();
-        });
+        let by_stock = || -> Result<usize> {
+            let run = |b: &Batch| Ok(runtime.block_on(stock.run(&b.table, &b.rows))?);
+            batches.iter().map(run).sum()
+        };
+        let in_one_scan = || batches.iter().map(|b| ours.run(&b.table, &b.rows)).sum::<Option<usize>>();
+        let (found, found_by_stock) = (in_one_scan().context("a rule of the bench fails")?, by_stock()?);
         anyhow::ensure!(found == found_by_stock, "one scan finds {found} rows, stock DataFusion {found_by_stock}");
-        let live = live(&rules, batches);
-        let each = |took: Duration| took.as_secs_f64() * 1e9 / rows as f64;
-        println!(
-            "{count:>5} rules: {:>7.0} ns an event in one scan   stock DataFusion {:>8.0}   ratio {:.1} (goal {goal})   {found} rows found",
-            each(took),
-            each(stock_took),
-            stock_took.as_secs_f64() / took.as_secs_f64(),
-        );
-        println!(
-            "             {:>7.0} ns an event with findings made of them; in batches of 50: {:>7.0}",
-            each(live.0),
-            each(live.1)
-        );
+        let stock_took = best(rounds, || drop(std::hint::black_box(by_stock())));
+        let took = best(rounds, || {
+            std::hint::black_box(in_one_scan());
+        });
+        let each = |took: std::time::Duration| took.as_secs_f64() * 1e9 / rows as f64;
+        figures.add_against(name, each(took), each(stock_took));
     }
     Ok(())
-}
-
-/// As detection does it, whole batches and batches of 50.
-fn live(rules: &RuleSet, batches: &[Batch]) -> (Duration, Duration) {
-    let admit = |batch: Batch| Admitted { batches: vec![batch], ..Admitted::default() };
-    let whole: Vec<Admitted> = batches.iter().cloned().map(admit).collect();
-    let cut = |batch: &Batch| -> Vec<Batch> {
-        let slice = |from: usize| batch.rows.slice(from, 50.min(batch.rows.num_rows() - from));
-        (0..batch.rows.num_rows())
-            .step_by(50)
-            .map(|from| Batch { table: batch.table.clone(), rows: slice(from) })
-            .collect()
-    };
-    let small: Vec<Admitted> = batches.iter().flat_map(cut).map(admit).collect();
-    let runtime = stakeout::rooms::runtime().expect("a runtime starts");
-    let run = |admitted: &[Admitted]| {
-        best(|| {
-            let mut engine = Engine::new(rules.clone(), Frontier::default(), &Watermarks::default());
-            admitted.iter().for_each(|a| drop(std::hint::black_box(runtime.block_on(engine.on_admitted(a)))));
-        })
-    };
-    (run(&whole), run(&small))
-}
-
-/// Best of a few rounds: the least disturbed one.
-fn best(mut work: impl FnMut()) -> Duration {
-    let round = |_| {
-        let started = Instant::now();
-        work();
-        started.elapsed()
-    };
-    (0..ROUNDS).map(round).min().expect("there is a round")
 }

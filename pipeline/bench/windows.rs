@@ -1,56 +1,73 @@
 //! Windowed rules over normalized batches of 8,192 rows, on one core, without parsing: what an event costs, and that it
 //! does not cost more as the window has more slides.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::Result;
 use detect::{Engine, History, RuleSet};
 use event::{Admitted, Batch, Frontier, Message, Micros, Offsets, Origin, Polled, Source, Watermarks};
 use normalize::Schemas;
-use stakeout::config::Config;
-use stakeout::rooms::{Door, load_rules, stored};
 
-use super::{BATCH, SECOND};
+use super::figure::Figures;
+use super::measure::{BATCH, SECOND, best};
+use super::stages::Skip;
+use crate::config::Config;
+use crate::rooms::{Door, load_rules, runtime, stored};
 
 const START: Micros = 1_760_000_400 * SECOND;
-const EVENTS: usize = 400_000;
+const USERS: usize = 10_000;
+const SECRETS: usize = 1_800;
+/// Live keys for each event of the stream: a million for the usual size of a run.
+const KEYS_PER_EVENT: usize = 10;
+const READS_PER_EVENT: usize = 4;
 
-pub fn windows(stream: &[Message]) -> anyhow::Result<()> {
+pub fn windows(stream: &[Message], skip: &Skip, rounds: usize, figures: &mut Figures) -> Result<()> {
     let schemas = Schemas::builtin();
-    println!("windows, one core, batches of {BATCH} rows, without parsing:");
-    // 10,000 users who read 1,800 different secrets, one event each 20 ms: 180,000 events per hour.
+    distinct_and_fine(&schemas, stream.len() * READS_PER_EVENT, rounds, figures)?;
+    forty(&schemas, stream, skip, figures)?;
+    keys(&schemas, stream.len() * KEYS_PER_EVENT, figures)
+}
+
+/// 10,000 users who read 1,800 different secrets, one event each 20 ms: 180,000 events per hour.
+fn distinct_and_fine(schemas: &Schemas, events: usize, rounds: usize, figures: &mut Figures) -> Result<()> {
+    let who_what = |n: usize| (mixed(n, 1) % USERS, mixed(n, 2) % SECRETS);
     let reads = admit(
-        &schemas,
-        (0..EVENTS).map(|n| read(n, mixed(n, 1) % 10_000, mixed(n, 2) % 1_800, START + n as i64 * SECOND / 50)),
+        schemas,
+        (0..events).map(|n| {
+            let (user, secret) = who_what(n);
+            read(n, user, secret, START + n as i64 * SECOND / 50)
+        }),
     )?;
     let distinct = "SELECT cluster, actor_user_name, count(DISTINCT objectref_name) AS n FROM kubernetes \
                     WHERE verb = 'get' AND objectref_resource = 'secrets' GROUP BY cluster, actor_user_name \
                     HAVING count(DISTINCT objectref_name) > 1000";
-    let took = run(&schemas, &[("distinct", "1h", "1m", distinct)], &reads)?;
-    goal("distinct count, 10,000 keys x 1,800 values, 1 h / 1 min", took.events_per_second(), 1_000_000.0, "events/s");
+    let took = run(schemas, &[("distinct", "1h", "1m", distinct)], &reads)?;
+    let insert = best(rounds, || {
+        let mut seen = HashSet::new();
+        for n in 0..events {
+            std::hint::black_box(seen.insert(who_what(n)));
+        }
+    });
+    figures.add_against("window-distinct", took.events_per_second(), events as f64 / insert.as_secs_f64());
 
     let count = "SELECT cluster, actor_user_name, count(*) AS n FROM kubernetes GROUP BY cluster, actor_user_name HAVING count(*) > 25";
-    let coarse = best(|| run(&schemas, &[("count", "1h", "10m", count)], &reads))?;
-    let fine = best(|| run(&schemas, &[("count", "1h", "10s", count)], &reads))?;
-    println!(
-        "  count, firing: 1 h / 10 min {:>9.0} events/s ({} findings), 1 h / 10 s {:>9.0} events/s ({} findings): {:.2}x (goal 1.3x)",
-        coarse.events_per_second(),
-        coarse.findings,
-        fine.events_per_second(),
-        fine.findings,
-        fine.busy.as_secs_f64() / coarse.busy.as_secs_f64(),
-    );
-    drop(reads);
-
-    forty(&schemas, stream)?;
-    keys(&schemas)
+    let coarse = quicker(|| run(schemas, &[("count", "1h", "10m", count)], &reads))?;
+    let fine = quicker(|| run(schemas, &[("count", "1h", "10s", count)], &reads))?;
+    figures.add_against("window-fine", fine.ns_per_event(), coarse.ns_per_event());
+    Ok(())
 }
 
 /// The pack's windowed rules, filled up to forty with copies that differ in their thresholds' place in the text.
-fn forty(schemas: &Schemas, stream: &[Message]) -> anyhow::Result<()> {
+fn forty(schemas: &Schemas, stream: &[Message], skip: &Skip, figures: &mut Figures) -> Result<()> {
     let units = admit(schemas, stream.iter().cloned())?;
     let pack: Vec<_> =
         load_rules(&Config::default(), schemas)?.rules.into_iter().filter(|r| r.window.is_some()).collect();
+    anyhow::ensure!(
+        !pack.is_empty(),
+        "the pack has no rule with a window\nhint: run this beside `detections/`, or elsewhere"
+    );
     let mut files = Vec::new();
     for n in 0..40 {
         let rule = &pack[n % pack.len()];
@@ -58,44 +75,28 @@ fn forty(schemas: &Schemas, stream: &[Message]) -> anyhow::Result<()> {
         files.push((path.into(), rule.sql.replace("title: ", &format!("title: {n} "))));
     }
     let took = time(rule_set(schemas, &files)?, &units)?;
-    println!("  {} windowed rules of the pack make the forty; the dearest:", pack.len());
-    let mut dearest: Vec<_> = took.usage.iter().collect();
-    dearest.sort_by_key(|(_, usage)| std::cmp::Reverse(usage.busy));
-    for (id, usage) in dearest.into_iter().take(5) {
-        let per_event = usage.busy.as_nanos() as f64 / took.events as f64;
-        println!("    {id:<56} {per_event:>7.0} ns per event, {} of {} rows kept", usage.kept, usage.rows);
-    }
-    goal("40 stateful rules together, steady stream", took.events_per_second(), 100_000.0, "events/s");
+    figures.add_against("windows-forty", took.events_per_second(), skip.events_per_second);
     Ok(())
 }
 
-/// A million users within one window.
-fn keys(schemas: &Schemas) -> anyhow::Result<()> {
-    const KEYS: usize = 1_000_000;
+/// As many users within one window.
+fn keys(schemas: &Schemas, keys: usize, figures: &mut Figures) -> Result<()> {
     let count = "SELECT cluster, actor_user_name, count(*) AS n FROM kubernetes GROUP BY cluster, actor_user_name HAVING count(*) > 100";
     let set = rule_set(schemas, &[file("count", "24h", "1h", count)])?;
-    let runtime = stakeout::rooms::runtime()?;
+    let runtime = runtime()?;
     let mut engine = Engine::new(set, Frontier::default(), &Watermarks::default());
-    let before = resident();
-    for chunk in 0..KEYS / 100_000 {
-        let rows = (0..100_000).map(|n| {
-            let n = chunk * 100_000 + n;
-            read(n, n, 1, START + n as i64 * SECOND / 50)
-        });
-        // One chunk at a time: rows that were read are not held by anyone.
+    // A part at a time: rows that were read are not held by anyone.
+    for part in (0..keys).collect::<Vec<_>>().chunks(100_000) {
+        let rows = part.iter().map(|n| read(*n, *n, 1, START + *n as i64 * SECOND / 50));
         for unit in admit(schemas, rows)? {
             let (marks, unit) = (unit.watermarks.clone(), Admitted { ranges: Default::default(), ..unit });
             runtime.block_on(engine.on_admitted(&unit))?;
             runtime.block_on(engine.on_commit(&marks, &Offsets::default(), &Nothing(schemas)))?;
         }
     }
+    // By its own account, which is what its budget is measured by.
     let state = engine.usage().values().map(|u| u.state_bytes).sum::<u64>();
-    let grown = resident().saturating_sub(before);
-    println!(
-        "  1,000,000 live keys of a count: {:.0} MB by its own account (goal 200 MB); the process grew by {:.0} MB, buffers of reading included",
-        state as f64 / 1e6,
-        grown as f64 / 1e6
-    );
+    figures.add("window-keys", state as f64 / keys as f64);
     Ok(())
 }
 
@@ -108,21 +109,19 @@ fn mixed(n: usize, salt: u64) -> usize {
 struct Took {
     busy: Duration,
     events: usize,
-    findings: usize,
-    usage: std::collections::BTreeMap<String, detect::Usage>,
 }
 
 impl Took {
     fn events_per_second(&self) -> f64 {
         self.events as f64 / self.busy.as_secs_f64()
     }
+
+    fn ns_per_event(&self) -> f64 {
+        self.busy.as_secs_f64() * 1e9 / self.events as f64
+    }
 }
 
-fn goal(what: &str, is: f64, goal: f64, unit: &str) {
-    println!("  {what}: {is:.0} {unit} (goal {goal:.0})");
-}
-
-fn best(mut work: impl FnMut() -> anyhow::Result<Took>) -> anyhow::Result<Took> {
+fn quicker(mut work: impl FnMut() -> Result<Took>) -> Result<Took> {
     let first = work()?;
     let second = work()?;
     Ok(if second.busy < first.busy { second } else { first })
@@ -135,35 +134,33 @@ fn file(id: &str, window: &str, every: &str, sql: &str) -> (std::path::PathBuf, 
     (format!("bench/{id}.sql").into(), header + sql)
 }
 
-fn rule_set(schemas: &Schemas, files: &[(std::path::PathBuf, String)]) -> anyhow::Result<RuleSet> {
-    Ok(stakeout::rooms::runtime()?.block_on(RuleSet::parse(files, &stored(schemas), &schemas.hash()))?)
+fn rule_set(schemas: &Schemas, files: &[(std::path::PathBuf, String)]) -> Result<RuleSet> {
+    Ok(runtime()?.block_on(RuleSet::parse(files, &stored(schemas), &schemas.hash()))?)
 }
 
-fn run(schemas: &Schemas, rules: &[(&str, &str, &str, &str)], units: &[Admitted]) -> anyhow::Result<Took> {
+fn run(schemas: &Schemas, rules: &[(&str, &str, &str, &str)], units: &[Admitted]) -> Result<Took> {
     let files: Vec<_> = rules.iter().map(|(id, window, every, sql)| file(id, window, every, sql)).collect();
     time(rule_set(schemas, &files)?, units)
 }
 
 /// All units through an engine, each committed when the next but one has come.
-fn time(set: RuleSet, units: &[Admitted]) -> anyhow::Result<Took> {
-    let runtime = stakeout::rooms::runtime()?;
+fn time(set: RuleSet, units: &[Admitted]) -> Result<Took> {
+    let runtime = runtime()?;
     let schemas = Schemas::builtin();
     let history = Nothing(&schemas);
     let mut engine = Engine::new(set, Frontier::default(), &Watermarks::default()).without_evidence();
-    let mut findings = std::collections::BTreeSet::new();
     let started = Instant::now();
     for unit in units {
-        let found = runtime.block_on(engine.on_admitted(unit))?;
-        let settled = runtime.block_on(engine.on_commit(&unit.watermarks, &Offsets::default(), &history))?;
-        findings.extend(found.findings.into_iter().chain(settled.findings).map(|f| f.id));
+        std::hint::black_box(runtime.block_on(engine.on_admitted(unit))?);
+        std::hint::black_box(runtime.block_on(engine.on_commit(&unit.watermarks, &Offsets::default(), &history))?);
     }
     let busy = started.elapsed();
     let events = units.iter().map(Admitted::rows).sum();
-    Ok(Took { busy, events, findings: findings.len(), usage: engine.usage() })
+    Ok(Took { busy, events })
 }
 
 /// Normalizes and admits in batches; the watermark follows two seconds behind.
-fn admit(schemas: &Schemas, messages: impl Iterator<Item = Message>) -> anyhow::Result<Vec<Admitted>> {
+fn admit(schemas: &Schemas, messages: impl Iterator<Item = Message>) -> Result<Vec<Admitted>> {
     let mut door = Door::new(&Config::default(), schemas, Watermarks::default());
     let mut units = Vec::new();
     let mut messages = messages.peekable();
@@ -209,10 +206,4 @@ impl History for Nothing<'_> {
     fn table(&self, name: &str) -> Arc<dyn query::TableProvider> {
         query::batch_table(self.0.table(name).expect("a stored table").arrow(), Vec::new())
     }
-}
-
-/// Bytes of memory that the process has.
-fn resident() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap_or(0) * 4096
 }
