@@ -2,9 +2,9 @@
 //! to become a finding and a page.
 //!
 //! An event's clock starts when it is handed to the log, before that has synced it. A finding's time is the one its transaction
-//! is stamped with, a page's when the pager has its request. The completing event of a finding is the last of those that it
-//! rested on when it was first recorded. Findings that only a watermark can complete wait for lateness by definition and
-//! are left out.
+//! is stamped with, a page's when the pager has its request. The completing event of a finding is the last of its evidence
+//! that had been handed over when it was recorded; where evidence does not show all that it rests on, it
+//! is left out. So are findings that only a watermark can complete: they wait for lateness by definition.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -223,7 +223,7 @@ fn completed(alerts: &Reader, handed: &HashMap<(u64, u64), Micros>) -> Result<Ve
     for stored in alerts.findings(&Filter::default())? {
         let Some(first) = alerts.standings(&stored.finding)?.into_iter().next() else { continue };
         let at_once = matches!(stored.finding.time, FindingTime::Event(_)) || first.standing == Standing::Provisional;
-        if let (true, Some(at)) = (at_once, completing(&stored, first.events, handed)) {
+        if let (true, Some(at)) = (at_once, completing(&stored, handed)) {
             let StoredFinding { incident, recorded, finding } = stored;
             completed.push(Completed { id: finding.id, incident, handed: at, recorded });
         }
@@ -231,13 +231,16 @@ fn completed(alerts: &Reader, handed: &HashMap<(u64, u64), Micros>) -> Result<Ve
     Ok(completed)
 }
 
-/// When the last of the first `events` was handed over; `None` if evidence does not show so many, or not these.
-fn completing(stored: &StoredFinding, events: i64, handed: &HashMap<(u64, u64), Micros>) -> Option<Micros> {
+/// When the event that completed it was handed over. A run may have grown since: what came after it was recorded does not
+/// count.
+fn completing(stored: &StoredFinding, handed: &HashMap<(u64, u64), Micros>) -> Option<Micros> {
+    let evidence = &stored.finding.evidence;
+    if evidence.count > evidence.events.len() as u64 {
+        return None;
+    }
     let at = |raw: &str| handed.get(&key(raw.as_bytes())).copied();
-    let mut times: Vec<Micros> =
-        stored.finding.evidence.events.iter().map(|e| at(&e.raw)).collect::<Option<Vec<_>>>()?;
-    times.sort_unstable();
-    times.get(usize::try_from(events).ok()?.checked_sub(1)?).copied()
+    let times: Vec<Micros> = evidence.events.iter().map(|e| at(&e.raw)).collect::<Option<_>>()?;
+    times.into_iter().filter(|at| *at <= stored.recorded).max()
 }
 
 /// Of incidents whose first finding is among these: until their first page arrived.
