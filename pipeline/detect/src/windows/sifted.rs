@@ -14,6 +14,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 use event::{TableSchema, column};
 use query::{Prepared, QueryError, SwapTable};
 
+use super::compact::compact;
 use super::input::{Part, Sifted as Rows};
 use super::legs::{Empty, Leg, Split, split};
 use super::links::{self, Partners, Place};
@@ -262,8 +263,9 @@ impl Sifted {
         let Some(last) = seen.map(|s| s.leave).max() else { return };
         let places = &self.sieves.places[relation];
         let hashes = places.iter().map(|place| place.hashes(&sifted.rows)).collect();
-        let chunk =
-            Chunk { rows: sifted.rows, spans: sifted.spans, hashes, linked: Linked::default(), last, fresh: true };
+        // Types are as they were, so that it cannot fail; if it does, the rows are only larger.
+        let rows = compact(&sifted.rows).unwrap_or(sifted.rows);
+        let chunk = Chunk { rows, spans: sifted.spans, hashes, linked: Linked::default(), last, fresh: true };
         if self.bytes() + chunk.bytes() > self.bytes_max {
             fed.refused += count as u64;
             return;

@@ -338,5 +338,5 @@ fn the_bytes_of_a_seed_are_known() {
             sum.update(b"\n");
         }
     }
-    assert_eq!(hex(&sum.finalize()), "8ebce36c6d3d88a07253a7e38ab545f0122d82ac63c857de2980841663a83e9c");
+    assert_eq!(hex(&sum.finalize()), "e178b19ee8a3ae52925b4734def3e2700474a6d97c808006be53580a0d3a0622");
 }

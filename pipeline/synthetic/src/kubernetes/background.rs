@@ -197,12 +197,21 @@ fn resource(
     size: Option<usize>,
 ) -> Vec<Told> {
     let Action { verb, group, version, resource, kind, .. } = action;
-    let caller = caller(rng, of, pod, action.who);
     let many = matches!(verb, "list" | "watch" | "deletecollection");
     // Controllers look at all namespaces at once.
     let everywhere = action.cluster_wide || many && verb != "deletecollection" && chance(rng, 45.0);
-    let space =
-        if kind == Kind::Pod || chance(rng, 80.0) { pod.namespace.clone() } else { namespace(zipf_of(rng, 250, 1.0)) };
+    let secrets = resource == "secrets";
+    let who = match secrets && many {
+        true if everywhere => "C",
+        true if verb != "deletecollection" => "P",
+        _ => action.who,
+    };
+    let caller = caller(rng, of, pod, who);
+    let space = if kind == Kind::Pod || secrets || chance(rng, 80.0) {
+        pod.namespace.clone()
+    } else {
+        namespace(zipf_of(rng, 250, 1.0))
+    };
     let name = name(rng, of, pod, kind, &caller);
     let (base, sub) = resource.split_once('/').unwrap_or((resource, ""));
     let nameless = many || verb == "create" && sub.is_empty();

@@ -61,6 +61,14 @@ impl Population {
         }
     }
 
+    /// One of the long-lived pods, the same for as long as it lives.
+    pub fn settled(&self, which: u64) -> Pod {
+        let (class, slots) = (15, SLOTS[15]);
+        let alive = |slot: &u64| self.newest(class, *slot) + 16 * slots >= self.created + self.turnover;
+        let slot = (0..slots).map(|n| (which + n) % slots).find(alive).unwrap_or(which % slots);
+        Pod::new(self.newest(class, slot))
+    }
+
     /// The last pod of the slot that was created before the frame.
     fn newest(&self, class: u64, slot: u64) -> u64 {
         let slots = SLOTS[class as usize];
