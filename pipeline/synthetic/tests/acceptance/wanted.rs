@@ -62,11 +62,12 @@ pub fn shares(class: Class, options: &Options) -> Vec<(String, f64)> {
 /// lines have 740 bytes, one more than the bound. In the hot stream one principal's
 /// own line length is that of most records; with a new pod every 20 events, their creation and deletion (requests of
 /// controllers, with a pod's manifest as body) are a tenth of all.
-const MISSED: [(&str, Class, &str, f64, f64); 11] = [
+const MISSED: [(&str, Class, &str, f64, f64); 12] = [
     ("steady", Class::Metadata, "size p50", 605.0, 745.0),
     ("data events", Class::Metadata, "size p50", 605.0, 745.0),
     ("burst", Class::Metadata, "size p50", 605.0, 745.0),
     ("late", Class::Metadata, "size p50", 605.0, 745.0),
+    ("hot key", Class::Metadata, "size p50", 605.0, 745.0),
     ("hot key", Class::CloudTrail, "size p95", 1_450.0, 2_030.0),
     ("hot key", Class::CloudTrail, "size p99", 2_074.0, 2_650.0),
     ("high cardinality", Class::Metadata, "size p50", 605.0, 760.0),
