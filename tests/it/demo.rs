@@ -57,7 +57,7 @@ fn on_a_terminal_it_shows_sources_incidents_and_the_score_and_gives_the_terminal
     let numbers: Vec<usize> = score.split(' ').filter_map(|word| word.parse().ok()).collect();
     assert!(numbers[0] > 0 && numbers[0] <= numbers[1], "{score}");
     // What is said at the end is on the normal screen.
-    assert!(watched.after.contains("planted attacks;") && watched.after.contains("look around:"), "{}", watched.after);
+    assert!(watched.after.contains(" planted attacks ") && watched.after.contains("look around:"), "{}", watched.after);
 }
 
 #[test]

@@ -100,15 +100,21 @@ pub(super) struct User {
 }
 
 impl Cast {
-    pub fn draw(rng: &mut SmallRng) -> Cast {
-        // Running when the stream begins; most of the busy ones still do when it ends.
+    /// Attacks and twins play on nodes of their own, so that what one does is not taken for the other's.
+    pub fn draw(rng: &mut SmallRng, benign: bool) -> Cast {
+        // Long-lived, and running when the stream begins.
         let running = world::Population::at(0, 1, false);
-        let pod = running.running(rng);
+        let nodes = world::NODES / world::CLUSTERS;
+        let is_ours = |node: u64| (node / world::CLUSTERS % 2 == 1) == benign;
+        let pod = std::iter::repeat_with(|| running.settled(rng.random())).find(|pod| is_ours(pod.node_number));
+        let pod = pod.expect("half of all nodes are ours");
         let cluster = Cluster::new(pod.cluster);
-        let beside = (pod.node_number + world::CLUSTERS * (1 + rng.random_range(0..8))) % world::NODES;
-        let mut neighbour = running.running(rng);
+        let first = rng.random_range(1..nodes);
+        let others = (0..nodes).map(|n| (pod.node_number + (first + n) * world::CLUSTERS) % world::NODES);
+        let beside = others.into_iter().find(|node| *node != pod.node_number && is_ours(*node)).expect("a dozen are");
+        let mut neighbour = running.settled(rng.random());
         while neighbour.number == pod.number {
-            neighbour = running.running(rng);
+            neighbour = running.settled(rng.random());
         }
         neighbour.image = neighbour.image.replace(&neighbour.namespace, &pod.namespace);
         neighbour.namespace.clone_from(&pod.namespace);

@@ -67,8 +67,8 @@ pub(super) struct Scene {
 }
 
 impl Scene {
-    pub fn new(mut rng: SmallRng, start: Micros) -> Scene {
-        let cast = Cast::draw(&mut rng);
+    pub fn new(mut rng: SmallRng, start: Micros, benign: bool) -> Scene {
+        let cast = Cast::draw(&mut rng, benign);
         Scene { rng, cast, start, past: 0, clock: 0, part: Part::Act, drafts: Vec::new(), entity: BTreeMap::new() }
     }
 

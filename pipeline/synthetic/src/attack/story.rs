@@ -40,7 +40,7 @@ pub struct Played {
 impl Story {
     /// The same seed and number give the same entities and the same bytes.
     pub fn play(&self, seed: u64, number: u64, start: Micros, spacing: Spacing, benign: bool) -> Played {
-        let mut scene = Scene::new(draw(seed ^ if benign { 0x7219_0000 } else { 0xA77A_C4ED }, number), start);
+        let mut scene = Scene::new(draw(seed ^ if benign { 0x7219_0000 } else { 0xA77A_C4ED }, number), start, benign);
         quiet_days(&mut scene);
         if benign {
             (self.benign)(&mut scene)

@@ -338,5 +338,5 @@ fn the_bytes_of_a_seed_are_known() {
             sum.update(b"\n");
         }
     }
-    assert_eq!(hex(&sum.finalize()), "e178b19ee8a3ae52925b4734def3e2700474a6d97c808006be53580a0d3a0622");
+    assert_eq!(hex(&sum.finalize()), "4d27869f5fc29e44484aff5373eef501b52658e6da3d077d469685bed7a3109d");
 }
