@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use event::Source;
+use event::{Micros, Source, format_micros};
 use source::{Log, Producer, TopicMapping};
 use synthetic::{Event, Generator, Options, Planted, SECOND, Spacing, Stream};
 
@@ -17,6 +17,9 @@ use crate::config::{Config, Topic};
 
 /// Events handed to a sink at once: one fsync of the embedded log, one batch of the producer.
 const BATCH: usize = 1_000;
+
+/// The longest that CloudTrail was measured to take.
+const CLOUDTRAIL_LATE_MAX: Micros = 608 * SECOND;
 
 /// Where the events go.
 pub enum Sink {
@@ -161,15 +164,17 @@ pub fn run(args: &cli::Generate, config: &Config) -> Result<()> {
         }
     }
     sink.finish()?;
+    let planted = delivered(generator.planted(), generator.now(), late_max(args));
     if let Some(path) = truth_file(args) {
-        write_truth(&path, generator.planted())?;
+        write_truth(&path, &planted)?;
     }
     let seconds = started.elapsed().as_secs_f64();
     eprintln!(
-        "made {sent} events, {:.1} MB, in {seconds:.1} s ({:.1} MB/s); planted {} attacks and as many benign twins (seed {})",
+        "made {sent} events, {:.1} MB, in {seconds:.1} s ({:.1} MB/s); planted {} whole attacks and {} benign twins (seed {})",
         bytes as f64 / 1e6,
         bytes as f64 / 1e6 / seconds,
-        generator.planted().len() / 2,
+        planted.iter().filter(|p| !p.benign).count(),
+        planted.iter().filter(|p| p.benign).count(),
         args.seed,
     );
     Ok(())
@@ -184,6 +189,20 @@ fn stream(wanted: cli::Stream) -> Stream {
         cli::Stream::HotKey => Stream::HotKey,
         cli::Stream::HighCardinality => Stream::HighCardinality,
     }
+}
+
+/// Stories all of whose events have come out. CloudTrail's come later than they happen; of the others nothing is on its way.
+fn delivered(planted: &[Planted], now: Micros, cloudtrail_late: Micros) -> Vec<Planted> {
+    let is_whole = |p: &&Planted| {
+        let late = if p.events.iter().any(|trace| trace.source == Source::CloudTrail) { cloudtrail_late } else { 0 };
+        p.last < format_micros(now - late)
+    };
+    planted.iter().filter(is_whole).cloned().collect()
+}
+
+fn late_max(args: &cli::Generate) -> Micros {
+    let doubled = if args.stream == cli::Stream::Late { 2.0 } else { 1.0 };
+    (doubled * args.cloudtrail_delay * CLOUDTRAIL_LATE_MAX as f64) as Micros
 }
 
 fn truth_file(args: &cli::Generate) -> Option<PathBuf> {

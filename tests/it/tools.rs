@@ -172,8 +172,9 @@ fn imported() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     crate::line::rules(dir.path());
     let (made, data) = (dir.path().join("made"), dir.path().join("data"));
-    let generate = ["generate", "--events", EVENTS, "--attack-every", "2000", "--out"];
-    finish(stakeout().args(generate).arg(&made), &[0]);
+    // Twenty attacks, five seconds apart and brief: some of them are what these rules are about.
+    let generate = ["generate", "--events", EVENTS, "--attack-every", "1000", "--density", "200", "--brief"];
+    finish(stakeout().args(generate).args(["--cloudtrail-delay", "0.01", "--out"]).arg(&made), &[0]);
     for source in ["kubernetes", "cloudtrail", "falco"] {
         let file = made.join(format!("{source}.ndjson"));
         let import = ["import", "--source", source, "--cluster", "prod", "--data-dir"];
