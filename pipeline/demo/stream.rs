@@ -15,7 +15,7 @@ use crate::shutdown::Shutdown;
 const HISTORY: Micros = 600 * SECOND;
 /// Events a second of the replayed history: 60,000 events in all.
 const HISTORY_DENSITY: i64 = 100;
-const HISTORY_ATTACK_EVERY: u64 = 6_000;
+const HISTORY_ATTACK_EVERY: u64 = 4_000;
 /// Seconds between two live attacks.
 const ATTACK_SECONDS: u64 = 8;
 /// CloudTrail delivers after minutes; nobody watches a demo for that long.
