@@ -247,6 +247,9 @@ impl Worker {
             if !matches!(verdict, Verdict::Accepted) {
                 self.count("again_failed");
                 tracing::warn!(receiver = self.name, ?verdict, "what fires could not be told again");
+            }
+            // What is refused says nothing of the others; one that does not answer is not asked again and again.
+            if matches!(verdict, Verdict::Failed { .. } | Verdict::Unknown(_)) {
                 break;
             }
         }
