@@ -71,9 +71,6 @@ pub struct WebhookConfig {
     pub secrets: Vec<Secret>,
 }
 
-/// All that fires is told each time.
-const AGAIN_MIN_US: Micros = 1_000_000;
-
 /// One Alertmanager. Of a cluster each member gets a receiver of its own.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -145,10 +142,6 @@ impl ReceiverConfig {
             if alertmanager.url.trim_end_matches('/').ends_with("/api/v2/alerts") {
                 let hint = "hint: the path /api/v2/alerts is added to it";
                 mistakes.push(format!("url of receiver `{name}` holds Alertmanager's path\n{hint}"));
-            }
-            if alertmanager.again.is_some_and(|again| again.0 < AGAIN_MIN_US) {
-                mistakes
-                    .push(format!("`again` of receiver `{name}` is too short\nhint: at least 1s; the default is 1m"));
             }
         }
         if let Some(pagerduty) = &self.pagerduty {
@@ -256,8 +249,6 @@ receivers:
   - {name: a}
   - name: a
     webhook: {url: "soc.example", secrets: []}
-  - name: am
-    alertmanager: {url: "http://alertmanager:9093", again: 0s}
 link: nowhere
 route:
   receiver: b
@@ -272,7 +263,6 @@ route:
             "exactly one kind",
             "has no secrets",
             "url of receiver `a`",
-            "`again` of receiver `am`",
             "link is not",
             "unknown receiver `b`",
             "unknown receiver `c`",
