@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::cli;
+use crate::cli::{self, Part};
 use figure::Figures;
 use live::Load;
 use measure::{messages, normalized, steady};
@@ -49,7 +49,7 @@ pub fn run(args: &cli::Bench) -> Result<bool> {
         bail!("{events} events are too few to measure anything\nhint: --events {EVENTS_MIN} or more");
     }
     let mut figures = Figures::new()?;
-    measure(events, rounds, phase, args.seed, &mut figures)?;
+    Bench { events, rounds, phase, seed: args.seed, only: &args.only }.measure(&mut figures)?;
     let report = Report::new(args.quick, args.seed, events, figures.finish()?);
     if let Some(path) = &args.json {
         report.write(path)?;
@@ -58,30 +58,57 @@ pub fn run(args: &cli::Bench) -> Result<bool> {
     Ok(true)
 }
 
-fn measure(events: usize, rounds: usize, phase: Duration, seed: u64, figures: &mut Figures) -> Result<()> {
-    let started = Instant::now();
-    let step = |what: &str| eprintln!("{:>4} s  {what}", started.elapsed().as_secs());
-    // First, while the process holds nothing else: its memory is what is measured.
-    step("the running line: capacity, latencies, memory");
-    let skip = stages::skip(rounds, &steady(seed, events.min(EVENTS_QUICK)));
-    live::live(&Load { burst: events, phase, seed }, &skip, figures)?;
-    step("normalize");
-    let stream = steady(seed, events);
-    let skip = stages::skip(rounds, &stream);
-    stages::normalize("normalize-synthetic", rounds, &stream, figures);
-    if let Some(real) = stages::real_cloudtrail() {
-        stages::normalize("normalize-real", rounds, &real, figures);
+struct Bench<'a> {
+    events: usize,
+    rounds: usize,
+    phase: Duration,
+    seed: u64,
+    /// Empty: all parts.
+    only: &'a [Part],
+}
+
+impl Bench<'_> {
+    fn has(&self, part: Part) -> bool {
+        self.only.is_empty() || self.only.contains(&part)
     }
-    step("the whole path, stage by stage");
-    let mut stored = stages::whole_path(&stream, &skip, figures)?;
-    step("search and sql over what it stored");
-    hunt::hunt(&mut stored, &stream, seed, rounds, figures)?;
-    drop(stored);
-    step("100 and 1,000 single-event rules");
-    let messages = messages(&stream);
-    rules::many_rules(&normalized(&messages), rounds, figures)?;
-    step("windows");
-    windows::windows(&messages, &skip, rounds, figures)?;
-    step("done");
-    Ok(())
+
+    fn measure(&self, figures: &mut Figures) -> Result<()> {
+        let Bench { events, rounds, phase, seed, .. } = *self;
+        let started = Instant::now();
+        let step = |what: &str| eprintln!("{:>4} s  {what}", started.elapsed().as_secs());
+        // First, while the process holds nothing else: its memory is what is measured.
+        if self.has(Part::Line) {
+            step("the running line: capacity, latencies, memory");
+            let skip = stages::skip(rounds, &steady(seed, events.min(EVENTS_QUICK)));
+            live::live(&Load { burst: events, phase, seed }, &skip, figures)?;
+        }
+        let stream = steady(seed, events);
+        let skip = stages::skip(rounds, &stream);
+        if self.has(Part::Normalize) {
+            step("normalize");
+            stages::normalize("normalize-synthetic", rounds, &stream, figures);
+            if let Some(real) = stages::real_cloudtrail() {
+                stages::normalize("normalize-real", rounds, &real, figures);
+            }
+        }
+        if self.has(Part::Path) || self.has(Part::Hunt) {
+            step("the whole path, stage by stage");
+            let mut stored = stages::whole_path(&stream, &skip, figures)?;
+            if self.has(Part::Hunt) {
+                step("search and sql over what it stored");
+                hunt::hunt(&mut stored, &stream, seed, rounds, figures)?;
+            }
+        }
+        let messages = messages(&stream);
+        if self.has(Part::Rules) {
+            step("100 and 1,000 single-event rules");
+            rules::many_rules(&normalized(&messages), rounds, figures)?;
+        }
+        if self.has(Part::Windows) {
+            step("windows");
+            windows::windows(&messages, &skip, rounds, figures)?;
+        }
+        step("done");
+        Ok(())
+    }
 }

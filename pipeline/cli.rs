@@ -331,17 +331,35 @@ pub struct Bench {
     /// Events of the synthetic stream; default: 100,000, with --quick 20,000
     #[arg(long, value_name = "N")]
     pub events: Option<usize>,
+    /// Only these parts
+    #[arg(long, value_delimiter = ',', value_name = "PART,…")]
+    pub only: Vec<Part>,
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// Also write the figures, with what they were measured on
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
     /// Measure nothing: compare two files of --json. Exit 1 if B is worse than A
-    #[arg(long, num_args = 2, value_names = ["A", "B"], conflicts_with_all = ["quick", "events", "json"])]
+    #[arg(long, num_args = 2, value_names = ["A", "B"], conflicts_with_all = ["quick", "events", "only", "json"])]
     pub compare: Option<Vec<PathBuf>>,
     /// With --compare: percent, relative to the floors, from which worse is worse and not noise
     #[arg(long, default_value_t = 10.0, value_name = "PERCENT")]
     pub threshold: f64,
+}
+
+/// A part of `stakeout bench`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// The running line: capacity, latencies, memory
+    Line,
+    Normalize,
+    /// The whole path stage by stage, and what it takes on disk
+    Path,
+    /// Search and SQL over what the path stored
+    Hunt,
+    /// Single-event rules
+    Rules,
+    Windows,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

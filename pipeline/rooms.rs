@@ -24,6 +24,8 @@ const LEASE_RETRY: Duration = Duration::from_millis(500);
 /// A full disk under alerts.db: ten minutes for someone to make room, then the process ends.
 const RECORD_RETRY: Duration = Duration::from_secs(2);
 const RECORD_TRIES_MAX: u32 = 300;
+/// What evaluating a commit takes before rows that came meanwhile have their turn.
+const SLICE: Duration = Duration::from_millis(20);
 
 pub fn wall_clock() -> Micros {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64)
@@ -179,7 +181,7 @@ impl Detection {
     /// Builds the engine at the frontier of alerts.db and evaluates stored rows past it.
     pub fn open(config: &Config, knowledge: Knowledge, store: Arc<Store>) -> Result<Detection> {
         let alerts = Alerts::open(&alerts_db(config), &config.alerts)?;
-        let engine = Engine::new(knowledge.rules, alerts.frontier()?, &store.watermarks()?);
+        let engine = Engine::new(knowledge.rules, alerts.frontier()?, &store.watermarks()?).in_slices_of(SLICE);
         let mut detection = Detection { engine, alerts, store, runtime: runtime()? };
         detection.engine.stored_up_to(detection.store.offsets()?);
         detection.engine.expect(detection.alerts.provisional()?);
@@ -204,17 +206,18 @@ impl Detection {
         self.keep(&output)
     }
 
-    pub fn on_commit(&mut self, commit: &Commit) -> Result<usize> {
-        let mut found = 0;
-        loop {
-            let history = Committed(&self.store);
-            let advanced = self.engine.on_commit(&commit.watermarks, &commit.offsets, &history);
-            let output = self.runtime.block_on(advanced)?;
-            found += self.keep(&output)?;
-            if !output.pending {
-                return Ok(found);
-            }
-        }
+    pub fn on_commit(&mut self, commit: &Commit) -> Result<()> {
+        while self.on_commit_for_a_while(commit)? {}
+        Ok(())
+    }
+
+    /// A slice of what a commit makes final. True while some is left.
+    pub fn on_commit_for_a_while(&mut self, commit: &Commit) -> Result<bool> {
+        let history = Committed(&self.store);
+        let advanced = self.engine.on_commit(&commit.watermarks, &commit.offsets, &history);
+        let output = self.runtime.block_on(advanced)?;
+        self.keep(&output)?;
+        Ok(output.pending)
     }
 
     /// Other rules from now on.

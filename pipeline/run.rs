@@ -19,6 +19,7 @@ use event::{Admitted, Commit, Offsets, Origin, Partition, PartitionState, Polled
 use source::http::{Backlog, Server};
 use source::{Feed, KafkaConfig, KafkaFeed, LogFeed};
 use store::{Store, StoreError};
+use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
 
 use crate::api::{self, Health, receivers};
 use crate::config::{Config, Upkeep};
@@ -44,6 +45,8 @@ const HOLD_MAX: Duration = Duration::from_millis(20);
 /// A topic of the embedded log that has been silent this long does not hold its source's watermark back.
 const EMBEDDED_IDLE_AFTER: Duration = Duration::from_secs(5);
 const SEAL_CHECK: Duration = Duration::from_millis(50);
+/// Of 0 to 99; where threads have niceness, 9.
+const BACKGROUND: u8 = 25;
 
 /// What detect is told, in the order it happened.
 enum Work {
@@ -175,6 +178,7 @@ impl Running {
 
         let (stats, store, backlog) = (self.stats.clone(), self.store.clone(), self.backlog.clone());
         self.spawn("sealer", move |failed| {
+            in_the_background();
             let _sealed = sealed.pull_on_drop();
             let tell = |offsets: &Offsets| {
                 backlog.committed(offsets);
@@ -201,7 +205,10 @@ impl Running {
     /// Upkeep of the store, until the switch is pulled: the others drain without it.
     fn spawn_keeper(&mut self, upkeep: Upkeep) -> Result<()> {
         let (store, stopping) = (self.store.clone(), self.stopping.clone());
-        self.spawn("keeper", move |_| keep(&store, &upkeep, &stopping))
+        self.spawn("keeper", move |_| {
+            in_the_background();
+            keep(&store, &upkeep, &stopping)
+        })
     }
 
     fn spawn(&mut self, room: &'static str, work: impl FnOnce(&Failure) -> Result<()> + Send + 'static) -> Result<()> {
@@ -351,6 +358,15 @@ fn wait_for_the_sealer(store: &Store, bytes_max: u64, failed: &Failure) -> Resul
     Ok(())
 }
 
+/// Sealing and merging take most of the time of a busy line, in long stretches: where they compete for a core with what pages
+/// somebody, that goes first. They get what is left, and the line waits for them at its bound.
+fn in_the_background() {
+    let priority = ThreadPriorityValue::try_from(BACKGROUND).unwrap_or(ThreadPriorityValue::MIN);
+    if let Err(error) = set_current_thread_priority(ThreadPriority::Crossplatform(priority)) {
+        tracing::debug!(?error, "a thread of the store has no lower priority");
+    }
+}
+
 /// Seals when it is due, and once more when the line has drained.
 fn seal(
     store: &Store,
@@ -437,13 +453,31 @@ impl Patience {
 fn detect(mut detection: Detection, works: &Receiver<Work>, options: &Options) -> Result<()> {
     while let Ok(work) = works.recv() {
         match work {
-            Work::Admitted(admitted) => detection.on_admitted(&admitted)?,
-            Work::Commit(commit) => detection.on_commit(&commit)?,
-            Work::Rules(rules) => detection.on_rules(*rules)?,
-        };
+            Work::Admitted(admitted) => drop(detection.on_admitted(&admitted)?),
+            Work::Commit(commit) => evaluate(&mut detection, commit, works)?,
+            Work::Rules(rules) => drop(detection.on_rules(*rules)?),
+        }
     }
     if options.bounded {
         detection.finish(Origin::Live)?;
+    }
+    Ok(())
+}
+
+/// What a commit makes final, in slices. Between two of them comes what was admitted meanwhile: what one event completes does not
+/// wait for all windows of all rules.
+fn evaluate(detection: &mut Detection, mut commit: Commit, works: &Receiver<Work>) -> Result<()> {
+    while detection.on_commit_for_a_while(&commit)? {
+        match works.try_recv() {
+            Ok(Work::Admitted(admitted)) => drop(detection.on_admitted(&admitted)?),
+            // What it makes final includes what this one does.
+            Ok(Work::Commit(later)) => commit = later,
+            Ok(Work::Rules(rules)) => {
+                detection.on_commit(&commit)?;
+                detection.on_rules(*rules)?;
+            }
+            Err(_) => {}
+        }
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
@@ -68,6 +69,8 @@ pub struct Engine {
     /// Rules whose last evaluation failed, so that only changes are logged.
     failing: BTreeSet<String>,
     evidence_max: usize,
+    /// After which [`Engine::on_commit`] lets others go first.
+    slice: Duration,
     /// `first_seen` and state tables.
     memory: Memory,
     singles: Singles,
@@ -106,7 +109,14 @@ impl Engine {
             committed: (committed.clone(), Offsets::default()),
             failing: BTreeSet::new(),
             evidence_max: EVIDENCE_MAX,
+            slice: Duration::MAX,
         }
+    }
+
+    /// For who has rows coming meanwhile: evaluating a commit returns after about so long, `pending`, to be called again.
+    pub fn in_slices_of(mut self, slice: Duration) -> Engine {
+        self.slice = slice;
+        self
     }
 
     /// For who only counts: findings keep their query and read no events.
@@ -233,7 +243,8 @@ impl Engine {
         self.live = Some(live);
     }
 
-    /// Windowed rules, for the boundaries that `committed` has reached. `offsets` is what the commit covers.
+    /// Windowed rules, for the boundaries that `committed` has reached. `offsets` is what the commit covers. Rows that were admitted
+    /// after it may come between two calls for one commit: no boundary that it makes final sees them.
     pub async fn on_commit(
         &mut self,
         committed: &Watermarks,
@@ -251,8 +262,14 @@ impl Engine {
         self.recent.retain(|recent| !covers(offsets, &recent.ranges));
         self.mend(&stored, offsets).await?;
         let Some(mut live) = self.live.take() else { return Ok(output) };
+        // Rules that are done by now take none of it, so that each call gets further.
+        let started = Instant::now();
         for rule in self.rules.rules.clone() {
             let Some(state) = live.get_mut(&rule.id) else { continue };
+            if started.elapsed() > self.slice {
+                output.pending = true;
+                break;
+            }
             let mut told = Vec::new();
             let outcome = self.advance(state, &rule, committed, &stored, &mut told, &mut output).await;
             let (early, told) = told.into_iter().partition(|told| matches!(told, Told::Provisional(_)));

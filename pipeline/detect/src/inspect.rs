@@ -18,7 +18,7 @@ use crate::derive::EvidenceSource;
 use crate::error::DetectError;
 use crate::evidence;
 use crate::history::History;
-use crate::oracle::{self, Entity, Held};
+use crate::oracle::{self, Entity, Held, Look};
 use crate::plan::{WINDOW_COLUMNS, empty_tables, named_relations};
 use crate::rule::{Body, Rule};
 use crate::ruleset::RuleSet;
@@ -172,7 +172,8 @@ pub async fn moment(
     let stored = query::fork(&rules.base);
     query::register_tables(&stored, &rules.schemas, &|name| history.table(name))?;
     let relations = providers(&stored, rule).await?;
-    let answer = oracle::evaluate(&rules.base, rule, window, boundary, origin, &|name| relations[name].clone()).await?;
+    let relations = &|name: &str| relations[name].clone();
+    let answer = Look { base: &rules.base, rule, window, boundary, origin, relations }.evaluate().await?;
     let held = answer.held.into_iter().find(|held| held.entity == *entity);
     let run = held.clone().map(|held| Run::new(held, boundary)).unwrap_or_else(|| Run {
         entity: entity.clone(),

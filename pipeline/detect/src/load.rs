@@ -16,7 +16,7 @@ use crate::header::{self, Header};
 use crate::ident::Identity;
 use crate::lint;
 use crate::memory::{self, StateTable};
-use crate::oracle;
+use crate::oracle::Look;
 use crate::plan::{self, empty_tables, named_relations, scanned_tables};
 use crate::program::{self, NotCompiled};
 use crate::rule::{Body, Relation, Rule, Window, Windowed};
@@ -296,8 +296,9 @@ impl Bench {
             let view = self.tables.table_provider(relation.name.as_str()).await.map_err(QueryError::run)?;
             empty.insert(relation.name.clone(), batch_table(view.schema(), Vec::new()));
         }
-        let answer =
-            oracle::evaluate_in_silence(&self.base, rule, window, 0, Origin::Live, &|name| empty[name].clone()).await?;
+        let relations = &|name: &str| empty[name].clone();
+        let look = Look { base: &self.base, rule, window, boundary: 0, origin: Origin::Live, relations };
+        let answer = look.evaluate_in_silence().await?;
         match answer.held.is_empty() {
             true => Ok(()),
             false => Err(Problem::new("the rule fires on a window without any event")

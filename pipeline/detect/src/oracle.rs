@@ -47,60 +47,53 @@ pub struct Answer {
     pub null_entities: u64,
 }
 
-/// Evaluates a windowed rule at one boundary. `relations` gives the tables and views that the rule names;
-/// `base` brings functions and limits.
-pub async fn evaluate(
-    base: &SessionContext,
-    rule: &Rule,
-    window: Window,
-    boundary: Micros,
-    origin: Origin,
-    relations: &(dyn Fn(&str) -> Arc<dyn TableProvider> + Sync),
-) -> Result<Answer, QueryError> {
-    let ctx = windows_of(base, rule, window, boundary, origin, relations)?;
-    for relation in rule.absent() {
-        let any =
-            ctx.table(relation.as_str()).await.and_then(|rows| rows.limit(0, Some(1))).map_err(QueryError::run)?;
-        if any.collect().await.map_err(QueryError::run)?.iter().all(|rows| rows.num_rows() == 0) {
-            return Ok(Answer::default());
+/// A windowed rule at one boundary.
+pub struct Look<'a> {
+    /// Brings functions and limits.
+    pub base: &'a SessionContext,
+    pub rule: &'a Rule,
+    pub window: Window,
+    pub boundary: Micros,
+    pub origin: Origin,
+    /// The tables and views that the rule names.
+    pub relations: &'a (dyn Fn(&str) -> Arc<dyn TableProvider> + Sync),
+}
+
+impl Look<'_> {
+    pub async fn evaluate(&self) -> Result<Answer, QueryError> {
+        let ctx = self.windows()?;
+        for relation in self.rule.absent() {
+            let any =
+                ctx.table(relation.as_str()).await.and_then(|rows| rows.limit(0, Some(1))).map_err(QueryError::run)?;
+            if any.collect().await.map_err(QueryError::run)?.iter().all(|rows| rows.num_rows() == 0) {
+                return Ok(Answer::default());
+            }
         }
+        self.answer(&ctx).await
     }
-    answer(&ctx, rule, boundary).await
-}
 
-/// The same although relations from which something is to be absent have no row.
-pub async fn evaluate_in_silence(
-    base: &SessionContext,
-    rule: &Rule,
-    window: Window,
-    boundary: Micros,
-    origin: Origin,
-    relations: &(dyn Fn(&str) -> Arc<dyn TableProvider> + Sync),
-) -> Result<Answer, QueryError> {
-    answer(&windows_of(base, rule, window, boundary, origin, relations)?, rule, boundary).await
-}
-
-/// A session in which the rule's relations are their windows.
-fn windows_of(
-    base: &SessionContext,
-    rule: &Rule,
-    window: Window,
-    boundary: Micros,
-    origin: Origin,
-    relations: &(dyn Fn(&str) -> Arc<dyn TableProvider> + Sync),
-) -> Result<SessionContext, QueryError> {
-    let ctx = query::fork(base);
-    for relation in &rule.relations {
-        let view = window_of(&relation.name, relations(&relation.name), window, boundary, origin);
-        view.and_then(|view| ctx.register_table(relation.name.as_str(), Arc::new(view))).map_err(QueryError::run)?;
+    /// The same although relations from which something is to be absent have no row.
+    pub async fn evaluate_in_silence(&self) -> Result<Answer, QueryError> {
+        self.answer(&self.windows()?).await
     }
-    Ok(ctx)
-}
 
-async fn answer(ctx: &SessionContext, rule: &Rule, boundary: Micros) -> Result<Answer, QueryError> {
-    let plan = query::plan_rule(ctx, &rule.sql).await?;
-    let batches = query::collect(ctx, plan, LIMITS).await?;
-    merge(rule, &batches, boundary).map_err(QueryError::run)
+    /// A session in which the rule's relations are their windows.
+    fn windows(&self) -> Result<SessionContext, QueryError> {
+        let ctx = query::fork(self.base);
+        for relation in &self.rule.relations {
+            let table = (self.relations)(&relation.name);
+            let view = window_of(&relation.name, table, self.window, self.boundary, self.origin);
+            view.and_then(|view| ctx.register_table(relation.name.as_str(), Arc::new(view)))
+                .map_err(QueryError::run)?;
+        }
+        Ok(ctx)
+    }
+
+    async fn answer(&self, ctx: &SessionContext) -> Result<Answer, QueryError> {
+        let plan = query::plan_rule(ctx, &self.rule.sql).await?;
+        let batches = query::collect(ctx, plan, LIMITS).await?;
+        merge(self.rule, &batches, self.boundary).map_err(QueryError::run)
+    }
 }
 
 fn window_of(

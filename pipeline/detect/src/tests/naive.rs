@@ -8,7 +8,7 @@ use datafusion::catalog::TableProvider;
 use event::{Micros, Origin};
 
 use crate::fixtures::{Cell, Row, Store, schemas};
-use crate::oracle::{self, Entity, Held};
+use crate::oracle::{self, Entity, Held, Look};
 use crate::rule::{Rule, Window};
 use crate::{History, RuleSet, ident};
 
@@ -99,8 +99,9 @@ async fn holding(set: &RuleSet, rule: &Rule, rows: &[Row], boundaries: &[Micros]
     let window = rule.window.expect("a windowed rule");
     let mut holding = Holding::new();
     for boundary in boundaries {
-        let answer =
-            oracle::evaluate(&set.base, rule, window, *boundary, Origin::Live, &|name| relations[name].clone()).await;
+        let relations = &|name: &str| relations[name].clone();
+        let look = Look { base: &set.base, rule, window, boundary: *boundary, origin: Origin::Live, relations };
+        let answer = look.evaluate().await;
         let held = answer.unwrap_or_else(|e| panic!("{}: {e}", rule.sql)).held;
         holding.insert(*boundary, held.into_iter().map(|h| (h.entity.clone(), h)).collect());
     }

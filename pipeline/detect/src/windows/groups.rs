@@ -43,6 +43,15 @@ struct Slot<const L: usize> {
     deltas: Deltas<L>,
 }
 
+/// A group at a boundary that is made final.
+pub struct Visited<'a> {
+    pub group: Group,
+    pub sums: &'a [i64],
+    pub leasts: &'a [Least],
+    /// It has no row there or ahead.
+    pub over: bool,
+}
+
 /// What [`Groups`] of any number of lanes can do.
 pub trait Panes: Send + Sync {
     /// The group of a key, made if there is none; `None` when a new one would exceed the budget.
@@ -53,13 +62,12 @@ pub trait Panes: Send + Sync {
     fn add_least(&mut self, group: Group, seen: Seen, extreme: usize, value: i64);
     /// The next boundary at which anything changes.
     fn next_change(&self) -> Option<i32>;
-    /// Makes a boundary final; the groups that changed are appended, ascending.
-    fn advance(&mut self, slot: i32, changed: &mut Vec<Group>);
+    /// Makes a boundary final and shows the groups that changed there, each once.
+    fn advance(&mut self, slot: i32, visit: &mut dyn FnMut(Visited<'_>));
     /// Forgets a group if no boundary sees it any more.
     fn release(&mut self, group: Group) -> bool;
-    /// A group's lanes at the final boundary or ahead of it.
-    fn lanes(&self, group: Group, slot: i32, into: &mut Vec<i64>);
-    fn least(&self, group: Group, slot: i32, extreme: usize) -> Option<i64>;
+    /// A group's lanes at the final boundary or ahead of it, and its extremes.
+    fn at(&self, group: Group, slot: i32, show: &mut dyn FnMut(&[i64], &[Least]));
     /// The boundaries in `from..=to`, those at which something changes and `from` itself, at which the condition holds; the
     /// first of them, or all.
     fn passing(&self, group: Group, from: i32, to: i32, condition: &Condition, all: bool, into: &mut Vec<i32>);
@@ -346,21 +354,23 @@ impl<const L: usize> Panes for Groups<L> {
         self.agenda.first()
     }
 
-    fn advance(&mut self, slot: i32, changed: &mut Vec<Group>) {
+    fn advance(&mut self, slot: i32, visit: &mut dyn FnMut(Visited<'_>)) {
         self.now = self.now.max(slot);
-        let slots = &mut self.slots;
+        let (slots, all, extremes) = (&mut self.slots, &mut self.leasts, self.extremes);
         self.agenda.take_until(slot, |group| {
+            let g = group as usize;
+            let held = &mut slots[g];
             // A group's number may have been used again since.
-            if std::mem::replace(&mut slots[group as usize].visited, slot) != slot {
-                changed.push(group);
+            if std::mem::replace(&mut held.visited, slot) == slot {
+                return;
             }
-        });
-        for group in changed.iter() {
-            let g = *group as usize;
-            let held = &mut self.slots[g];
             held.deltas.fold_until(slot, &mut held.sums);
-            self.leasts[g * self.extremes..(g + 1) * self.extremes].iter_mut().for_each(|least| least.advance(slot));
-        }
+            let leasts = &mut all[g * extremes..(g + 1) * extremes];
+            leasts.iter_mut().for_each(|least| least.advance(slot));
+            let ahead = !held.deltas.is_empty() && !fault::is(Fault::ForgottenEarly);
+            let over = held.sums[0] <= 0 && !ahead;
+            visit(Visited { group, sums: &held.sums, leasts, over });
+        });
         self.sweep();
         self.full = self.full && self.bytes() > self.bytes_max;
     }
@@ -383,31 +393,27 @@ impl<const L: usize> Panes for Groups<L> {
         true
     }
 
-    fn lanes(&self, group: Group, slot: i32, into: &mut Vec<i64>) {
-        let held = &self.slots[group as usize];
+    fn at(&self, group: Group, slot: i32, show: &mut dyn FnMut(&[i64], &[Least])) {
+        let g = group as usize;
+        let held = &self.slots[g];
         let mut sums = held.sums;
         if slot > self.now {
-            held.deltas.iter().take_while(|(at, _)| *at <= slot).for_each(|(_, by)| add(&mut sums, by));
+            held.deltas.changes().iter().take_while(|(at, _)| *at <= slot).for_each(|(_, by)| add(&mut sums, by));
         }
-        into.clear();
-        into.extend_from_slice(&sums);
-    }
-
-    fn least(&self, group: Group, slot: i32, extreme: usize) -> Option<i64> {
-        self.leasts[group as usize * self.extremes + extreme].at(slot)
+        show(&sums, &self.leasts[g * self.extremes..(g + 1) * self.extremes]);
     }
 
     fn passing(&self, group: Group, from: i32, to: i32, condition: &Condition, all: bool, into: &mut Vec<i32>) {
         let held = &self.slots[group as usize];
         let mut sums = held.sums;
-        let mut deltas = held.deltas.iter().peekable();
+        let mut ahead = held.deltas.changes();
         let mut at = from;
         loop {
-            while let Some((slot, by)) = deltas.peek()
+            while let [(slot, by), rest @ ..] = ahead
                 && *slot <= at
             {
                 add(&mut sums, by);
-                deltas.next();
+                ahead = rest;
             }
             if sums[0] > 0 && condition.holds(&sums) {
                 into.push(at);
@@ -415,7 +421,7 @@ impl<const L: usize> Panes for Groups<L> {
                     return;
                 }
             }
-            match deltas.peek() {
+            match ahead.first() {
                 Some((slot, _)) if *slot <= to => at = *slot,
                 _ => return,
             }

@@ -272,26 +272,52 @@ impl Live {
         let started = Instant::now();
         let to = self.slots.floor(to);
         let watch = windowed(&self.rule).early.is_ok();
-        let mut steps = 0;
-        while let Some(slot) = self.next_change().filter(|slot| *slot <= to) {
-            if steps == budget {
-                self.usage.busy += started.elapsed();
-                return Ok(true);
-            }
-            steps += 1;
-            let mut changes = Changes::default();
-            match &mut self.way {
-                Way::Paned(paned) => paned.step(slot, &mut changes, watch).map_err(QueryError::run)?,
-                Way::Sifted(sifted) => sifted.step(slot, &mut changes, &mut self.fed).await?,
-            }
-            self.apply(slot, changes, told);
-            self.last = Some(slot);
-            self.failures = 0;
+        let more = match &mut self.way {
+            Way::Paned(_) => self.step_panes(to, budget, watch, told),
+            Way::Sifted(_) => self.step_sifted(to, budget, told).await,
+        };
+        if more.as_ref().map_or(true, |more| *more) {
+            self.usage.busy += started.elapsed();
+            return more;
         }
         self.last = Some(self.last.map_or(to, |last| last.max(to)));
         self.retract_what_did_not_come(told);
         self.prolong(told);
         self.usage.busy += started.elapsed();
+        Ok(false)
+    }
+
+    /// True when boundaries are left. What could not be evaluated is left out where it would have come or gone, and reported.
+    fn step_panes(&mut self, to: i64, budget: usize, watch: bool, told: &mut Vec<Told>) -> Result<bool, QueryError> {
+        let Way::Paned(paned) = &mut self.way else { return Ok(false) };
+        let mut all = Vec::new();
+        let steps = paned.step(to, budget, watch, &mut |slot, changes| all.push((slot, changes)));
+        let more = paned.next_change().is_some_and(|slot| slot <= to);
+        for (slot, changes) in all {
+            self.apply(slot, changes, told);
+            self.last = Some(slot);
+        }
+        if steps.map_err(QueryError::run)? > 0 {
+            self.failures = 0;
+        }
+        Ok(more)
+    }
+
+    async fn step_sifted(&mut self, to: i64, budget: usize, told: &mut Vec<Told>) -> Result<bool, QueryError> {
+        let mut steps = 0;
+        while let Some(slot) = self.next_change().filter(|slot| *slot <= to) {
+            if steps == budget {
+                return Ok(true);
+            }
+            steps += 1;
+            let mut changes = Changes::default();
+            if let Way::Sifted(sifted) = &mut self.way {
+                sifted.step(slot, &mut changes, &mut self.fed).await?;
+            }
+            self.apply(slot, changes, told);
+            self.last = Some(slot);
+            self.failures = 0;
+        }
         Ok(false)
     }
 

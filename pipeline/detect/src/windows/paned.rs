@@ -1,26 +1,27 @@
 //! A rule kept as panes: rows change their groups' numbers as they come; a boundary looks only at groups that change
 //! there, and builds rows only for those that may pass the HAVING.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use ahash::RandomState;
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, RecordBatch};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, FieldRef, Int64Type};
 use datafusion::error::{DataFusionError, Result};
-use datafusion::physical_expr::PhysicalExpr;
 use event::Micros;
 use hashbrown::hash_map::HashMap;
 
+use super::feeds::{Feeds, evaluate_all};
 use super::groups::{Group, Panes, SLOTS_MAX, Seen, panes};
-use super::input::{Sifted, batch_of};
-use super::keys::KeyCodec;
-use super::shape::{Into, Output, Shape, ShapePart};
+use super::input::Sifted;
+use super::looks::Looks;
+use super::shape::Shape;
 use super::{Ahead, Changes, Fed};
 use crate::oracle::{self, Entity, Held};
 use crate::program::{Selected, run_steps};
 use crate::rule::Rule;
+
+/// Looks of one evaluation.
+const LOOKS_MAX: usize = 8_192;
 
 pub struct Paned {
     rule: Arc<Rule>,
@@ -45,12 +46,46 @@ pub struct Paned {
 /// Where a group stands.
 #[derive(Clone, Copy, Default)]
 struct Mark {
-    /// At the final boundary.
+    /// Passes the HAVING at the final boundary.
+    passes: bool,
+    /// Its entity holds at the final boundary.
     holds: bool,
     /// An early look found it to hold ahead.
     early: bool,
     /// From this boundary on it is to be looked at.
     watched: Option<i32>,
+}
+
+/// Boundaries made final together: looking at what changed at each of them costs one evaluation.
+struct Pass {
+    slots: Vec<i32>,
+    /// By slot.
+    events: Vec<(i32, Group, What)>,
+    looks: Looks,
+    /// Groups without rows.
+    over: Vec<Group>,
+}
+
+enum What {
+    /// It may hold: the number of the look that tells.
+    Look(usize),
+    /// It no longer passes.
+    Ended,
+    /// For what was found ahead of time.
+    Changed,
+}
+
+impl Pass {
+    fn of(shape: &Shape) -> Pass {
+        Pass { slots: Vec::new(), events: Vec::new(), looks: Looks::of(shape), over: Vec::new() }
+    }
+}
+
+/// What looks found.
+struct Answers {
+    held: Vec<Option<Held>>,
+    nulls: u64,
+    failed: Option<DataFusionError>,
 }
 
 impl Paned {
@@ -134,11 +169,7 @@ impl Paned {
     }
 
     fn mark(&mut self, group: Group) -> &mut Mark {
-        let at = group as usize;
-        if at >= self.marks.len() {
-            self.marks.resize((at + 1).next_power_of_two(), Mark::default());
-        }
-        &mut self.marks[at]
+        mark(&mut self.marks, group)
     }
 
     fn watch(&mut self, group: Group, from: i32) {
@@ -159,75 +190,130 @@ impl Paned {
         self.panes.next_change().map(|slot| self.absolute(slot))
     }
 
-    /// Makes a boundary final.
-    pub fn step(&mut self, slot: i64, changes: &mut Changes, watch: bool) -> Result<()> {
-        let Some(slot) = self.relative(slot) else { return Ok(()) };
-        let mut changed = Vec::new();
-        self.panes.advance(slot, &mut changed);
-        let (mut look, mut ended, mut lanes) = (Vec::new(), Vec::new(), Vec::new());
-        for group in &changed {
-            self.panes.lanes(*group, slot, &mut lanes);
-            let passes = lanes[0] > 0 && self.shape.having.holds(&lanes);
-            match (passes, self.mark(*group).holds) {
-                (true, true) if self.shape.exact => {}
-                (true, _) => look.push((*group, slot)),
-                (false, true) => ended.push(*group),
-                (false, false) => {}
+    /// Makes the boundaries up to `to` final at which something changes, `budget` of them at most, and says of each what became
+    /// different. What could not be evaluated is left out there; the error is the first reason.
+    pub fn step(&mut self, to: i64, budget: usize, watch: bool, told: &mut dyn FnMut(i64, Changes)) -> Result<usize> {
+        let (mut steps, mut failed) = (0, None);
+        let mut pass = Pass::of(&self.shape);
+        while steps < budget
+            && let Some(slot) = self.panes.next_change().filter(|slot| self.absolute(*slot) <= to)
+        {
+            steps += 1;
+            self.advance(slot, &mut pass);
+            if pass.looks.len() >= LOOKS_MAX {
+                failed = failed.or(self.settle(&mut pass, watch, told));
             }
         }
-        let holds = self.look(&look, &mut changes.null_entities)?;
-        let mut began: BTreeMap<Arc<Entity>, Held> = BTreeMap::new();
-        let still: BTreeSet<Group> = holds.iter().map(|(group, _)| *group).collect();
-        ended.extend(look.iter().map(|(g, _)| *g).filter(|g| !still.contains(g) && self.holding.contains_key(g)));
-        let over: BTreeSet<Group> = ended.iter().copied().collect();
-        // Only these can come or go; most groups that change hold before and after.
-        let touched = ended.iter().filter_map(|g| self.holding.get(g).cloned());
-        let touched = touched.chain(holds.iter().map(|(_, held)| Arc::new(held.entity.clone())));
-        let before: BTreeMap<Arc<Entity>, bool> =
-            touched.map(|entity| (entity.clone(), self.entities.contains_key(&entity))).collect();
-        for group in ended {
-            self.mark(group).holds = false;
-            let entity = self.holding.remove(&group).expect("it held");
-            if let Some(count) = self.entities.get_mut(&entity) {
-                *count -= 1;
-                if *count == 0 {
-                    self.entities.remove(&entity);
+        failed = failed.or(self.settle(&mut pass, watch, told));
+        failed.map_or(Ok(steps), Err)
+    }
+
+    /// The numbers of the groups that change at a boundary, and what is to be looked at there.
+    fn advance(&mut self, slot: i32, pass: &mut Pass) {
+        let (shape, marks) = (&self.shape, &mut self.marks);
+        self.panes.advance(slot, &mut |visited| {
+            let group = visited.group;
+            let passes = visited.sums[0] > 0 && shape.having.holds(visited.sums);
+            let mark = mark(marks, group);
+            let passed = std::mem::replace(&mut mark.passes, passes);
+            let what = match (passed, passes) {
+                (true, true) if shape.exact => None,
+                (_, true) => Some(What::Look(pass.looks.add(group, slot, visited.sums, visited.leasts))),
+                (true, false) => Some(What::Ended),
+                (false, false) => None,
+            };
+            if let Some(what) = what.or(mark.early.then_some(What::Changed)) {
+                pass.events.push((slot, group, what));
+            }
+            if visited.over {
+                pass.over.push(group);
+            }
+        });
+        pass.slots.push(slot);
+    }
+
+    /// Evaluates what a pass has to look at, all at once, and goes through its boundaries with the answers.
+    fn settle(&mut self, pass: &mut Pass, watch: bool, told: &mut dyn FnMut(i64, Changes)) -> Option<DataFusionError> {
+        let Answers { mut held, mut nulls, failed } = self.look(&pass.looks);
+        let mut events = std::mem::take(&mut pass.events).into_iter().peekable();
+        for slot in std::mem::take(&mut pass.slots) {
+            let mut changes = Changes { null_entities: std::mem::take(&mut nulls), ..Changes::default() };
+            let (mut began, mut ended, mut hidden) = (Vec::new(), Vec::new(), Vec::new());
+            while let Some((_, group, what)) = events.next_if(|(at, ..)| *at == slot) {
+                let mark = self.mark(group);
+                let (held_before, was_early) = (mark.holds, std::mem::take(&mut mark.early));
+                let now = match what {
+                    What::Look(look) => held[look].take(),
+                    What::Ended => None,
+                    What::Changed if held_before => continue,
+                    What::Changed => None,
+                };
+                mark.holds = now.is_some();
+                match now {
+                    Some(held) if !held_before => began.push((group, held)),
+                    Some(_) => {}
+                    None => {
+                        if held_before {
+                            ended.push(group);
+                        }
+                        if held_before || was_early {
+                            hidden.push(group);
+                        }
+                    }
                 }
             }
-        }
-        for (group, held) in holds {
-            let entity = Arc::new(held.entity.clone());
-            self.mark(group).holds = true;
-            if self.holding.insert(group, entity.clone()).is_none() {
-                *self.entities.entry(entity.clone()).or_insert(0) += 1;
+            self.come_and_go(began, ended, &mut changes);
+            if watch {
+                // What was hidden behind it may hold further ahead.
+                hidden.into_iter().for_each(|group| self.watch(group, slot + 1));
             }
-            oracle::join(&mut began, entity, held);
+            told(self.absolute(slot), changes);
+        }
+        pass.looks.clear();
+        for group in std::mem::take(&mut pass.over) {
+            if !self.mark(group).holds && self.panes.release(group) {
+                *self.mark(group) = Mark { watched: self.mark(group).watched, ..Mark::default() };
+            }
+        }
+        failed
+    }
+
+    /// Groups into and out of what holds; several may be of one entity.
+    fn come_and_go(&mut self, began: Vec<(Group, Held)>, ended: Vec<Group>, changes: &mut Changes) {
+        if began.is_empty() && ended.is_empty() {
+            return;
+        }
+        let mut before: BTreeMap<Arc<Entity>, bool> = BTreeMap::new();
+        let mut new: BTreeMap<Arc<Entity>, Held> = BTreeMap::new();
+        for group in ended {
+            let entity = self.holding.remove(&group).expect("it held");
+            let count = self.entities.get_mut(&entity).expect("one of its groups held");
+            *count -= 1;
+            if *count == 0 {
+                self.entities.remove(&entity);
+            }
+            before.insert(entity, true);
+        }
+        for (group, held) in began {
+            let entity = Arc::new(held.entity.clone());
+            let count = self.entities.entry(entity.clone()).or_insert(0);
+            before.entry(entity.clone()).or_insert(*count > 0);
+            *count += 1;
+            self.holding.insert(group, entity.clone());
+            oracle::join(&mut new, entity, held);
         }
         for (entity, held) in before {
             match (held, self.entities.contains_key(&entity)) {
-                (false, true) => changes.began.extend(began.remove(&entity)),
+                (false, true) => changes.began.extend(new.remove(&entity)),
                 (true, false) => changes.ended.push(entity.as_ref().clone()),
                 _ => {}
             }
         }
-        for group in changed {
-            let was_early = std::mem::take(&mut self.mark(group).early);
-            if self.mark(group).holds {
-                continue;
-            }
-            if self.panes.release(group) {
-                *self.mark(group) = Mark { watched: self.mark(group).watched, ..Mark::default() };
-            } else if watch && (was_early || over.contains(&group)) {
-                // What was hidden behind it may hold further ahead.
-                self.watch(group, slot + 1);
-            }
-        }
-        Ok(())
     }
 
     /// Where groups that were just fed would hold, ahead of the final boundary: the earliest boundary of each.
     pub fn ahead(&mut self, ahead: &mut Vec<Ahead>) -> Result<()> {
-        let (mut slots, mut look) = (Vec::new(), Vec::new());
+        let (mut slots, mut looks) = (Vec::new(), Looks::of(&self.shape));
         let now = self.panes.now();
         for group in std::mem::take(&mut self.watched) {
             let mark = &mut self.marks[group as usize];
@@ -235,21 +321,26 @@ impl Paned {
             slots.clear();
             let (from, all) = (from.max(now + 1), !self.shape.exact);
             self.panes.passing(group, from, self.head, &self.shape.having, all, &mut slots);
-            look.extend(slots.iter().map(|slot| (group, *slot)));
+            for slot in &slots {
+                self.panes.at(group, *slot, &mut |sums, leasts| {
+                    looks.add(group, *slot, sums, leasts);
+                });
+            }
         }
-        let mut nulls = 0;
+        let Answers { held, failed, .. } = self.look(&looks);
         let mut found: BTreeMap<Group, (i32, Held)> = BTreeMap::new();
-        for ((group, slot), held) in self.look_at(&look, &mut nulls)? {
-            let better = found.get(&group).is_none_or(|(have, _)| slot < *have);
-            if better {
-                found.insert(group, (slot, held));
+        for ((group, slot), held) in looks.places().iter().zip(held) {
+            if let Some(held) = held
+                && found.get(group).is_none_or(|(have, _)| slot < have)
+            {
+                found.insert(*group, (*slot, held));
             }
         }
         for (group, (slot, held)) in found {
             self.mark(group).early = true;
             ahead.push(Ahead { slot: self.absolute(slot), held });
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     /// All groups, for an early look at a state that was just rebuilt.
@@ -258,22 +349,32 @@ impl Paned {
         self.panes.all().into_iter().for_each(|group| self.watch(group, from));
     }
 
-    fn look(&self, groups: &[(Group, i32)], nulls: &mut u64) -> Result<Vec<(Group, Held)>> {
-        Ok(self.look_at(groups, nulls)?.into_iter().map(|((group, _), held)| (group, held)).collect())
+    /// The rows of the SELECT, one or none for each look. Should they fail together, each is tried alone.
+    fn look(&self, looks: &Looks) -> Answers {
+        let mut answers = Answers { held: vec![None; looks.len()], nulls: 0, failed: None };
+        if let Err(error) = self.look_at(looks, 0..looks.len(), &mut answers) {
+            answers.nulls = 0;
+            answers.failed = Some(error);
+            for n in 0..looks.len() {
+                answers.held[n] = None;
+                drop(self.look_at(looks, n..n + 1, &mut answers));
+            }
+        }
+        answers
     }
 
-    /// The rows of the SELECT for groups at boundaries.
-    fn look_at(&self, groups: &[(Group, i32)], nulls: &mut u64) -> Result<Vec<((Group, i32), Held)>> {
-        if groups.is_empty() {
-            return Ok(Vec::new());
+    fn look_at(&self, looks: &Looks, which: Range<usize>, answers: &mut Answers) -> Result<()> {
+        if which.is_empty() {
+            return Ok(());
         }
-        let Selected { rows, from } = run_steps(&self.shape.rest, &self.aggregated(groups)?)?;
-        let at: Vec<Micros> = from.iter().map(|row| self.boundary(groups[*row as usize].1)).collect();
-        let mut held = Vec::with_capacity(rows.num_rows());
-        for (row, one) in oracle::held_rows(&self.rule, &rows, &at, nulls)? {
-            held.push((groups[from[row] as usize], one));
+        let rows = looks.aggregated(&self.shape, which.clone(), &|group| self.panes.key(group))?;
+        let Selected { rows, from } = run_steps(&self.shape.rest, &rows)?;
+        let places = &looks.places()[which.clone()];
+        let at: Vec<Micros> = from.iter().map(|row| self.boundary(places[*row as usize].1)).collect();
+        for (row, one) in oracle::held_rows(&self.rule, &rows, &at, &mut answers.nulls)? {
+            answers.held[which.start + from[row] as usize] = Some(one);
         }
-        Ok(held)
+        Ok(())
     }
 
     fn boundary(&self, slot: i32) -> Micros {
@@ -281,135 +382,15 @@ impl Paned {
         self.absolute(slot).saturating_mul(every)
     }
 
-    /// The aggregation's rows for groups at boundaries.
-    fn aggregated(&self, groups: &[(Group, i32)]) -> Result<RecordBatch> {
-        let shape = &self.shape;
-        let mut columns = shape.codec.decode(groups.iter().map(|(group, _)| self.panes.key(*group)))?;
-        let mut lanes: Vec<Vec<i64>> = Vec::with_capacity(groups.len());
-        for (group, slot) in groups {
-            let mut of = Vec::new();
-            self.panes.lanes(*group, *slot, &mut of);
-            lanes.push(of);
-        }
-        let fields = shape.schema.fields();
-        for (output, field) in shape.outputs.iter().zip(fields.iter().skip(columns.len())) {
-            let column = self.output(*output, field, groups, &lanes)?;
-            columns.push(column);
-        }
-        batch_of(fields.iter().cloned().zip(columns).collect(), groups.len())
-    }
-
-    fn output(
-        &self,
-        output: Output,
-        field: &FieldRef,
-        groups: &[(Group, i32)],
-        lanes: &[Vec<i64>],
-    ) -> Result<ArrayRef> {
-        let array: ArrayRef = match output {
-            Output::Lane(lane) => Arc::new(lanes.iter().map(|l| Some(l[lane])).collect::<Int64Array>()),
-            Output::Sum { lane, count } => {
-                Arc::new(lanes.iter().map(|l| (l[count] > 0).then_some(l[lane])).collect::<Int64Array>())
-            }
-            Output::Average { lane, count } => {
-                let average = |l: &Vec<i64>| (l[count] > 0).then(|| l[lane] as f64 / l[count] as f64);
-                Arc::new(lanes.iter().map(average).collect::<Float64Array>())
-            }
-            Output::Least { extreme, complement } => {
-                let of = |(group, slot): &(Group, i32)| {
-                    self.panes.least(*group, *slot, extreme).map(|v| if complement { !v } else { v })
-                };
-                Arc::new(groups.iter().map(of).collect::<Int64Array>())
-            }
-        };
-        Ok(if array.data_type() == field.data_type() { array } else { cast(&array, field.data_type())? })
-    }
-
     pub fn bytes(&self) -> usize {
         self.panes.bytes() + self.holding.len() * 64 + self.marks.capacity() * size_of::<Mark>()
     }
 }
 
-fn evaluate_all(exprs: &[Arc<dyn PhysicalExpr>], rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
-    exprs.iter().map(|e| e.evaluate(rows)?.into_array(rows.num_rows())).collect()
-}
-
-/// What a batch's rows give to the aggregates.
-struct Feeds(Vec<FeedColumn>);
-
-struct FeedColumn {
-    into: Into,
-    filter: Option<BooleanArray>,
-    argument: Option<Argument>,
-}
-
-enum Argument {
-    /// Counted unless NULL.
-    Any(ArrayRef),
-    Value(super::keys::Keys),
-    Number(Int64Array),
-}
-
-impl Feeds {
-    fn of(part: &ShapePart, rows: &RecordBatch) -> Result<Feeds> {
-        let count = rows.num_rows();
-        let mut columns = Vec::with_capacity(part.feeds.len());
-        for feed in &part.feeds {
-            let evaluate = |e: &Arc<dyn PhysicalExpr>| e.evaluate(rows)?.into_array(count);
-            let filter = match &feed.filter {
-                Some(filter) => {
-                    let array = evaluate(filter)?;
-                    let mask = array.as_boolean_opt();
-                    Some(
-                        mask.ok_or_else(|| DataFusionError::Execution("a FILTER is not true or false".into()))?.clone(),
-                    )
-                }
-                None => None,
-            };
-            let argument = match (&feed.argument, feed.into) {
-                (None, _) => None,
-                (Some(e), Into::Count { .. }) => Some(Argument::Any(evaluate(e)?)),
-                (Some(e), Into::Distinct { .. }) => {
-                    let array = evaluate(e)?;
-                    let codec = KeyCodec::new(vec![array.data_type().clone()])
-                        .map_err(|kind| DataFusionError::Internal(format!("no key of type {kind}")))?;
-                    Some(Argument::Value(codec.read(&[array])?))
-                }
-                (Some(e), Into::Sum { .. } | Into::Least { .. }) => {
-                    let array = cast(&evaluate(e)?, &DataType::Int64)?;
-                    Some(Argument::Number(array.as_primitive::<Int64Type>().clone()))
-                }
-            };
-            columns.push(FeedColumn { into: feed.into, filter, argument });
-        }
-        Ok(Feeds(columns))
+fn mark(marks: &mut Vec<Mark>, group: Group) -> &mut Mark {
+    let at = group as usize;
+    if at >= marks.len() {
+        marks.resize((at + 1).next_power_of_two(), Mark::default());
     }
-
-    fn add(&self, panes: &mut dyn Panes, group: Group, seen: Seen, row: usize, scratch: &mut Vec<u8>) {
-        for column in &self.0 {
-            if column.filter.as_ref().is_some_and(|f| f.is_null(row) || !f.value(row)) {
-                continue;
-            }
-            match (column.into, &column.argument) {
-                (Into::Count { lane }, None) => panes.add(group, seen, lane, 1),
-                (Into::Count { lane }, Some(Argument::Any(values))) if values.is_valid(row) => {
-                    panes.add(group, seen, lane, 1);
-                }
-                (Into::Distinct { lane }, Some(Argument::Value(values))) if !values.any_null(row) => {
-                    scratch.clear();
-                    values.write(row, scratch);
-                    panes.add_distinct(group, seen, lane, scratch);
-                }
-                (Into::Sum { lane, count }, Some(Argument::Number(values))) if values.is_valid(row) => {
-                    panes.add(group, seen, lane, values.value(row));
-                    panes.add(group, seen, count, 1);
-                }
-                (Into::Least { extreme, complement }, Some(Argument::Number(values))) if values.is_valid(row) => {
-                    let value = values.value(row);
-                    panes.add_least(group, seen, extreme, if complement { !value } else { value });
-                }
-                _ => {}
-            }
-        }
-    }
+    &mut marks[at]
 }
