@@ -76,24 +76,39 @@ impl Phrase {
         matches!(self.words.as_slice(), [only] if only.matches(word))
     }
 
-    /// Bit `k` of `state`: the words `0..=k` of the phrase end at the current word of the text.
     fn in_text(&self, text: &str) -> bool {
-        let (mut state, mut at, mut folded) = (0u64, 0, String::new());
+        let (mut progress, mut at, mut folded) = (Progress::default(), 0, String::new());
         while let Some((start, end)) = next_word(text, at) {
             at = end;
             fold(&text[start..end], &mut folded);
-            let open = state << 1 | 1;
-            state = 0;
-            for (k, word) in self.words.iter().enumerate() {
-                if open >> k & 1 == 1 && word.matches(&folded) {
-                    state |= 1 << k;
-                }
-            }
-            if state >> (self.words.len() - 1) & 1 == 1 {
+            if progress.ends_at(self, &folded) {
                 return true;
             }
         }
         false
+    }
+
+    /// The same for a value of which only the folded words are known.
+    pub fn in_words<'a>(&self, mut words: impl Iterator<Item = &'a str>) -> bool {
+        let mut progress = Progress::default();
+        words.any(|word| progress.ends_at(self, word))
+    }
+}
+
+/// How far a phrase has come in a text. Bit `k`: its words `0..=k` end at the current word of the text.
+#[derive(Default)]
+struct Progress(u64);
+
+impl Progress {
+    /// Goes on to the next word of the text; does the phrase end there?
+    fn ends_at(&mut self, phrase: &Phrase, found: &str) -> bool {
+        let open = std::mem::take(&mut self.0) << 1 | 1;
+        for (k, word) in phrase.words.iter().enumerate() {
+            if open >> k & 1 == 1 && word.matches(found) {
+                self.0 |= 1 << k;
+            }
+        }
+        self.0 >> (phrase.words.len() - 1) & 1 == 1
     }
 }
 

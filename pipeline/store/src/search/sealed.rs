@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use arrow::array::AsArray;
 use event::column;
+use memchr::memmem;
 use tantivy::postings::{Postings, SegmentPostings, TermInfo};
 use tantivy::schema::IndexRecordOption;
 use tantivy::{DocSet, TERMINATED};
@@ -163,12 +164,36 @@ fn exists(index: &IndexReader, target: &Target, found: &mut Bits) -> io::Result<
 fn words_at(index: &IndexReader, path: &str, phrase: &Phrase, found: &mut Bits, open: &mut Bits) -> io::Result<()> {
     if let Some(number) = &phrase.number {
         let number = Word::Exact(number.clone());
-        for_terms(index, path, &number, &Kind::ALL, false, |_, info| set_docs(index, info, found))?;
+        for_terms(index, path, &number, &Kind::WORDS, false, |_, info| set_docs(index, info, found))?;
     }
+    whole_at(index, path, phrase, found)?;
     match phrase.words.as_slice() {
-        [only] => for_terms(index, path, only, &Kind::ALL, false, |_, info| set_docs(index, info, found)),
+        [only] => for_terms(index, path, only, &Kind::WORDS, false, |_, info| set_docs(index, info, found)),
         words => phrase_at(index, path, words, found, open),
     }
+}
+
+/// Rows with a value that is one term and has the phrase in it.
+fn whole_at(index: &IndexReader, path: &str, phrase: &Phrase, found: &mut Bits) -> io::Result<()> {
+    let longest = phrase.words.iter().filter_map(|word| match word {
+        Word::Exact(exact) => Some(exact.as_bytes()),
+        Word::Glob(_) => None,
+    });
+    // Most values do not have it.
+    let finder = memmem::Finder::new(longest.max_by_key(|word| word.len()).unwrap_or_default());
+    let mut key = Vec::new();
+    Kind::Whole.key(path, &mut key);
+    let mut terms = index.terms.terms().range().ge(&key).into_stream()?;
+    while let Some((term, info)) = terms.next() {
+        let Some(value) = term.strip_prefix(key.as_slice()) else { break };
+        if finder.find(value).is_some()
+            && let Ok(value) = std::str::from_utf8(value)
+            && phrase.in_words(value.split(' '))
+        {
+            set_docs(index, info, found)?;
+        }
+    }
+    Ok(())
 }
 
 /// First the rows that have all the words at the path, then their positions. A row in which a word is rare has none there.

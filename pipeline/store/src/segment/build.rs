@@ -12,7 +12,7 @@ use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
-use super::{CoordinateSpan, DATA, DEDUP, FORMAT, FileMeta, META, NewFile, SegmentMeta, Span, described, index};
+use super::{CoordinateSpan, DATA, FORMAT, FileMeta, META, NewFile, SegmentMeta, Span, described, index};
 use crate::StoreError;
 
 /// Of the machine's cores; the others belong to normalize and detect.
@@ -47,11 +47,6 @@ pub struct Built {
     pub content: String,
 }
 
-/// First eight bytes of a row hash.
-pub fn fingerprint(hash: &RowHash) -> u64 {
-    u64::from_le_bytes(hash[..8].try_into().expect("eight of sixteen bytes"))
-}
-
 pub fn build_all(all: &[Rows<'_>]) -> Result<Vec<Built>, StoreError> {
     // Indexing is most of the work: all indexes first, so that the last job is a short one.
     let jobs: Vec<(usize, bool)> =
@@ -65,7 +60,7 @@ pub fn build_all(all: &[Rows<'_>]) -> Result<Vec<Built>, StoreError> {
             let built = if indexing {
                 index::build(all[rows].batches.iter().map(raw_column))?
             } else {
-                vec![parquet_file(&all[rows])?, dedup_file(all[rows].batches.iter().flat_map(hashes))]
+                vec![parquet_file(&all[rows])?]
             };
             files.lock().expect("no job panics while it holds the results").insert((rows, indexing), built);
         }
@@ -122,16 +117,6 @@ pub(super) fn properties(table: &TableSchema) -> Result<WriterProperties, StoreE
             .set_column_encoding(path(rising), Encoding::DELTA_BINARY_PACKED);
     }
     Ok(properties.build())
-}
-
-/// Fingerprints ascending, eight bytes each, then the row number of each, four bytes each.
-pub(super) fn dedup_file(hashes: impl Iterator<Item = RowHash>) -> NewFile {
-    let mut rows: Vec<(u64, u32)> = hashes.zip(0..).map(|(hash, row)| (fingerprint(&hash), row)).collect();
-    rows.sort_unstable();
-    let mut bytes = Vec::with_capacity(rows.len() * 12);
-    rows.iter().for_each(|(print, _)| bytes.extend_from_slice(&print.to_le_bytes()));
-    rows.iter().for_each(|(_, row)| bytes.extend_from_slice(&row.to_le_bytes()));
-    NewFile { name: DEDUP.to_owned(), bytes }
 }
 
 /// The row hashes of a batch.

@@ -17,7 +17,8 @@ use tantivy::tokenizer::{RawTokenizer, TokenizerManager};
 use tantivy::{Directory, InvertedIndexReader, SingleSegmentIndexWriter, TantivyDocument};
 
 use super::NewFile;
-use super::invert::Inverter;
+use super::invert::{Inverter, WHOLE};
+use super::paths;
 use crate::StoreError;
 
 /// Names what a word is in the index's schema; it changes if that should ever change.
@@ -25,9 +26,6 @@ const WORDS: &str = "words1";
 
 /// Folder of the index files within the segment.
 pub const FOLDER: &str = "index";
-
-/// All distinct paths, so that a query need not scan the dictionary for them.
-const PATHS: &str = "paths.json";
 
 /// For tantivy's own term table, which stays empty. The least it takes.
 const WRITER_BYTES: usize = 1 << 20;
@@ -43,11 +41,16 @@ pub enum Kind {
     Alone = b'o',
     /// With positions. All words are such up to format 2.
     Placed = b's',
+    /// All words of a value, with a space between any two. Not before format 4.
+    Whole = b'u',
 }
 
 impl Kind {
     /// In the dictionary's order.
-    pub const ALL: [Kind; 3] = [Kind::Rare, Kind::Alone, Kind::Placed];
+    pub const ALL: [Kind; 4] = [Kind::Rare, Kind::Alone, Kind::Placed, Kind::Whole];
+
+    /// Those whose terms are single words.
+    pub const WORDS: [Kind; 3] = [Kind::Rare, Kind::Alone, Kind::Placed];
 
     /// What the terms of a path begin with, replacing what is in `key`.
     pub fn key(self, path: &str, key: &mut Vec<u8>) {
@@ -59,11 +62,16 @@ impl Kind {
 
 /// The index files over the `raw` columns, in row order.
 pub fn build<'a>(raws: impl Iterator<Item = &'a StringViewArray>) -> Result<Vec<NewFile>, StoreError> {
-    let mut inverter = Inverter::default();
+    let mut inverter = Inverter::new(WHOLE);
     raws.flat_map(|column| column.iter()).for_each(|raw| inverter.add(raw.unwrap_or_default()));
+    written(inverter)
+}
+
+/// The index files over the rows of an inverter.
+pub fn written(inverter: Inverter) -> Result<Vec<NewFile>, StoreError> {
     let directory = RamDirectory::create();
     let index = rows_without_words(&directory, inverter.rows())?;
-    let paths = paths_file(inverter.paths().into_iter());
+    let paths = paths::file(inverter.paths().into_iter());
     write_terms(&index, &directory, inverter)?;
     let mut files = files_of(&index, &directory)?;
     files.push(paths);
@@ -118,28 +126,13 @@ pub fn merge(segments: &[impl AsRef<Path>]) -> Result<Vec<NewFile>, StoreError> 
     let (mut indexes, mut paths) = (Vec::with_capacity(segments.len()), BTreeSet::new());
     for segment in segments {
         indexes.push(open(segment.as_ref())?.1);
-        paths.extend(read_paths(segment.as_ref())?);
+        paths.extend(paths::read(segment.as_ref())?);
     }
     let directory = RamDirectory::create();
     let merged = tantivy::indexer::merge_indices(&indexes, directory.clone())?;
     let mut files = files_of(&merged, &directory)?;
-    files.push(paths_file(paths.iter().map(String::as_str)));
+    files.push(paths::file(paths.iter().map(String::as_str)));
     Ok(files)
-}
-
-/// `paths` ascend.
-pub fn paths_file<'a>(paths: impl Iterator<Item = &'a str>) -> NewFile {
-    let bytes = serde_json::to_vec(&paths.collect::<Vec<_>>()).expect("strings always serialize");
-    NewFile { name: format!("{FOLDER}/{PATHS}"), bytes }
-}
-
-fn read_paths(segment: &Path) -> Result<Vec<String>, StoreError> {
-    let file = segment.join(FOLDER).join(PATHS);
-    let paths = std::fs::read(&file).map_err(StoreError::io("read", &file))?;
-    serde_json::from_slice(&paths).map_err(|error| StoreError::Damaged {
-        segment: segment.display().to_string(),
-        what: format!("{PATHS}: {error}"),
-    })
 }
 
 /// The index of a segment's folder and its only part.
@@ -193,7 +186,7 @@ pub struct IndexReader {
 
 impl IndexReader {
     pub fn open(segment: &Path) -> Result<IndexReader, StoreError> {
-        let paths = read_paths(segment)?;
+        let paths = paths::read(segment)?;
         let (part, _) = open(segment)?;
         let reader = SegmentReader::open(&part)?;
         Ok(IndexReader { terms: reader.inverted_index(Field::from_field_id(0))?, paths, rows: reader.max_doc() })

@@ -13,9 +13,14 @@ use tantivy::postings::FieldSerializer;
 
 use super::index::Kind;
 use crate::search::leaves::{Leaf, Leaves};
-use crate::search::words::{WORD_BYTES_MAX, fold, next_word};
+use crate::search::words::{fold, next_word};
 
-const _: () = assert!(WORD_BYTES_MAX <= u8::MAX as usize, "a word's length is kept in a byte");
+/// A value of several words that occurs at least this often is one term. A term of its own costs about what its words take in
+/// this many rows.
+pub const WHOLE: usize = 4;
+
+/// Longer values are split however often they occur: a search reads all whole values of a path.
+const WHOLE_BYTES_MAX: usize = 2 << 10;
 
 /// Words of longer values that occur at most this often have no positions: a phrase reads the rows themselves instead,
 /// a page of `raw` each. Most words are such, and that makes the index a tenth smaller; 64 would save 2-4 % more.
@@ -27,8 +32,9 @@ const SAMPLE: u32 = 1 << 10;
 /// Between the positions of two values of one path in one row, so that no phrase spans them.
 const GAP: u32 = 1;
 
-#[derive(Default)]
 pub struct Inverter {
+    /// So often makes a value one term.
+    whole: usize,
     hasher: RandomState,
     /// Values and words, one after the other.
     text: String,
@@ -77,7 +83,7 @@ struct Value {
     words: u32,
 }
 
-/// The nth word of a value.
+/// The nth word of a value, or all of them with a space between any two.
 #[derive(Clone, Copy)]
 struct Word {
     /// The first eight bytes, so that most comparisons need no look at the text.
@@ -85,10 +91,16 @@ struct Word {
     start: usize,
     value: u32,
     nth: u32,
-    /// At most [`WORD_BYTES_MAX`].
-    len: u8,
-    /// The only word of its value.
-    alone: bool,
+    len: u32,
+    part: Part,
+}
+
+/// What a word is of its value.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    One,
+    Only,
+    All,
 }
 
 #[derive(Clone, Copy)]
@@ -117,6 +129,24 @@ impl Place {
 }
 
 impl Inverter {
+    /// Values of several words that occur `whole` times are not split; [`WHOLE`] but for tests.
+    pub fn new(whole: usize) -> Inverter {
+        Inverter {
+            whole,
+            hasher: RandomState::default(),
+            text: String::new(),
+            paths: Vec::new(),
+            values: Vec::new(),
+            path_ids: HashTable::new(),
+            value_ids: HashTable::new(),
+            occurrences: Vec::new(),
+            rows: 0,
+            tokens: 0,
+            leaves: Leaves::default(),
+            word: String::new(),
+        }
+    }
+
     /// Adds the next row.
     pub fn add(&mut self, raw: &str) {
         let mut leaves = std::mem::take(&mut self.leaves);
@@ -205,8 +235,11 @@ impl Inverter {
         let first = words.len();
         let mut note = |word: &str| {
             let nth = (words.len() - first) as u32;
+            if nth > 0 {
+                self.text.push(' ');
+            }
             let Slice { start, len } = keep(&mut self.text, word);
-            words.push(Word { head: head(word.as_bytes()), start, value, nth, len: len as u8, alone: false });
+            words.push(Word { head: head(word.as_bytes()), start, value, nth, len, part: Part::One });
         };
         if number {
             fold(text, &mut word);
@@ -223,7 +256,7 @@ impl Inverter {
             }
         }
         if let [only] = &mut words[first..] {
-            only.alone = true;
+            only.part = Part::Only;
         }
         self.word = word;
         (words.len() - first) as u32
@@ -247,6 +280,7 @@ impl Inverter {
         let text = &self.text;
         let (mut key, mut places) = (Vec::new(), Vec::new());
         for path in &mut self.paths {
+            join(&mut path.words, text, |value| rows.of(value as usize).len() >= self.whole);
             // Stable: the values of a term stay in order. Most words are equal to many others.
             path.words.sort_by(|a, b| a.order(b, text));
             let terms: Vec<(Kind, &[Word])> =
@@ -266,30 +300,53 @@ impl Inverter {
 
 impl Word {
     fn text<'a>(&self, text: &'a str) -> &'a str {
-        &text[self.start..self.start + usize::from(self.len)]
+        &text[self.start..self.start + self.len as usize]
     }
 
     /// By term.
     fn order(&self, other: &Word, text: &str) -> Ordering {
-        (self.alone, self.head).cmp(&(other.alone, other.head)).then_with(|| match self.len.max(other.len) > 8 {
+        (self.part, self.head).cmp(&(other.part, other.head)).then_with(|| match self.len.max(other.len) > 8 {
             true => self.text(text).cmp(other.text(text)),
             false => self.len.cmp(&other.len),
         })
     }
 
     fn same(&self, other: &Word, text: &str) -> bool {
-        (self.alone, self.head, self.len) == (other.alone, other.head, other.len)
+        (self.part, self.head, self.len) == (other.part, other.head, other.len)
             && (self.len <= 8 || self.text(text) == other.text(text))
     }
 }
 
 fn kind(term: &[Word], rows: &Grouped<(u32, u32)>) -> Kind {
     let times = || term.iter().map(|word| rows.of(word.value as usize).len()).sum::<usize>();
-    match term[0].alone {
-        true => Kind::Alone,
-        false if times() <= RARE => Kind::Rare,
-        false => Kind::Placed,
+    match term[0].part {
+        Part::All => Kind::Whole,
+        Part::Only => Kind::Alone,
+        Part::One if times() <= RARE => Kind::Rare,
+        Part::One => Kind::Placed,
     }
+}
+
+/// Puts the words of each value that is `often` there into one.
+fn join(words: &mut Vec<Word>, text: &str, often: impl Fn(u32) -> bool) {
+    let mut kept = 0;
+    let mut from = 0;
+    while from < words.len() {
+        let value = words[from].value;
+        let to = from + words[from..].iter().take_while(|word| word.value == value).count();
+        let (first, last) = (words[from], words[to - 1]);
+        let len = last.start + last.len as usize - first.start;
+        if to - from > 1 && len <= WHOLE_BYTES_MAX && often(value) {
+            let all = &text.as_bytes()[first.start..first.start + len];
+            words[kept] = Word { head: head(all), len: len as u32, part: Part::All, ..first };
+            kept += 1;
+        } else {
+            words.copy_within(from..to, kept);
+            kept += to - from;
+        }
+        from = to;
+    }
+    words.truncate(kept);
 }
 
 /// Where a term is: the rows of its values, in order.
