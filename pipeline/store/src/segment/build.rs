@@ -109,6 +109,10 @@ pub(super) fn properties(table: &TableSchema) -> Result<WriterProperties, StoreE
     for unique in [column::RAW, column::ROW_HASH, column::EVENT_UID] {
         properties = properties.set_column_dictionary_enabled(path(unique), false);
     }
+    // Lengths apart: they would only interrupt the text.
+    for text in [column::RAW, column::EVENT_UID] {
+        properties = properties.set_column_encoding(path(text), Encoding::DELTA_LENGTH_BYTE_ARRAY);
+    }
     // Numbers that mostly rise. Deltas of what stands still cost as little as a dictionary of one entry.
     let times = table.columns.iter().filter(|column| column.kind == ColumnType::Timestamp);
     for rising in times.map(|column| column.name.as_str()).chain([column::OFFSET]) {

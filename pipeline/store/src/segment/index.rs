@@ -3,7 +3,7 @@
 //! with a [`Kind`]. A number is one word, its literal; a leaf without words is the empty word, so that the terms of a path
 //! know every row that has the path.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,8 +17,8 @@ use tantivy::tokenizer::{RawTokenizer, TokenizerManager};
 use tantivy::{Directory, InvertedIndexReader, SingleSegmentIndexWriter, TantivyDocument};
 
 use super::NewFile;
-use super::invert::{Inverter, WHOLE};
-use super::paths;
+use super::invert::Inverter;
+use super::paths::{self, IndexedPath, Kinds};
 use crate::StoreError;
 
 /// Names what a word is in the index's schema; it changes if that should ever change.
@@ -37,19 +37,22 @@ const WRITER_BYTES: usize = 1 << 20;
 pub enum Kind {
     /// Of a value of several words, in few rows: no positions, a phrase looks at the rows.
     Rare = b'b',
+    /// The head of a code in few rows: whoever looks for the code looks at the rows. Not before format 4.
+    Code = b'c',
     /// The only word of its value: no part of a longer phrase.
     Alone = b'o',
     /// With positions. All words are such up to format 2.
     Placed = b's',
-    /// All words of a value, with a space between any two. Not before format 4.
-    Whole = b'u',
+    /// Words of a value that follow each other, with a space between any two: all of them, or those between codes. Not before
+    /// format 4.
+    Run = b'u',
 }
 
 impl Kind {
     /// In the dictionary's order.
-    pub const ALL: [Kind; 4] = [Kind::Rare, Kind::Alone, Kind::Placed, Kind::Whole];
+    pub const ALL: [Kind; 5] = [Kind::Rare, Kind::Code, Kind::Alone, Kind::Placed, Kind::Run];
 
-    /// Those whose terms are single words.
+    /// Those whose terms are whole single words.
     pub const WORDS: [Kind; 3] = [Kind::Rare, Kind::Alone, Kind::Placed];
 
     /// What the terms of a path begin with, replacing what is in `key`.
@@ -62,7 +65,7 @@ impl Kind {
 
 /// The index files over the `raw` columns, in row order.
 pub fn build<'a>(raws: impl Iterator<Item = &'a StringViewArray>) -> Result<Vec<NewFile>, StoreError> {
-    let mut inverter = Inverter::new(WHOLE);
+    let mut inverter = Inverter::default();
     raws.flat_map(|column| column.iter()).for_each(|raw| inverter.add(raw.unwrap_or_default()));
     written(inverter)
 }
@@ -71,10 +74,9 @@ pub fn build<'a>(raws: impl Iterator<Item = &'a StringViewArray>) -> Result<Vec<
 pub fn written(inverter: Inverter) -> Result<Vec<NewFile>, StoreError> {
     let directory = RamDirectory::create();
     let index = rows_without_words(&directory, inverter.rows())?;
-    let paths = paths::file(inverter.paths().into_iter());
-    write_terms(&index, &directory, inverter)?;
+    let paths = write_terms(&index, &directory, inverter)?;
     let mut files = files_of(&index, &directory)?;
-    files.push(paths);
+    files.push(paths::file(&paths));
     Ok(files)
 }
 
@@ -99,11 +101,11 @@ fn rows_without_words(directory: &RamDirectory, rows: u32) -> Result<Index, Stor
 }
 
 /// Replaces dictionary, postings and positions of the index's only part, which are empty.
-fn write_terms(index: &Index, directory: &RamDirectory, inverter: Inverter) -> Result<(), StoreError> {
+fn write_terms(index: &Index, directory: &RamDirectory, inverter: Inverter) -> Result<Vec<IndexedPath>, StoreError> {
     let segment = index.new_segment();
     let mut serializer = InvertedIndexSerializer::open(&segment)?;
     let mut field = serializer.new_field(Field::from_field_id(0), inverter.tokens(), None).map_err(in_memory)?;
-    inverter.write(&mut field).map_err(in_memory)?;
+    let paths = inverter.write(&mut field).map_err(in_memory)?;
     field.close().map_err(in_memory)?;
     serializer.close().map_err(in_memory)?;
     for empty in index.searchable_segment_metas()? {
@@ -113,7 +115,7 @@ fn write_terms(index: &Index, directory: &RamDirectory, inverter: Inverter) -> R
             directory.atomic_write(&empty.relative_path(part), &bytes).map_err(in_memory)?;
         }
     }
-    Ok(())
+    Ok(paths)
 }
 
 fn in_memory(error: std::io::Error) -> StoreError {
@@ -123,15 +125,18 @@ fn in_memory(error: std::io::Error) -> StoreError {
 /// The index files over the rows of `segments`, one after the other: tantivy stacks documents in the order given.
 /// Held in memory until written: about an eighth of the `raw` that is merged.
 pub fn merge(segments: &[impl AsRef<Path>]) -> Result<Vec<NewFile>, StoreError> {
-    let (mut indexes, mut paths) = (Vec::with_capacity(segments.len()), BTreeSet::new());
+    let (mut indexes, mut paths) = (Vec::with_capacity(segments.len()), BTreeMap::<String, Kinds>::new());
     for segment in segments {
         indexes.push(open(segment.as_ref())?.1);
-        paths.extend(paths::read(segment.as_ref())?);
+        for path in paths::read(segment.as_ref())? {
+            paths.entry(path.name).or_default().add(path.kinds);
+        }
     }
     let directory = RamDirectory::create();
     let merged = tantivy::indexer::merge_indices(&indexes, directory.clone())?;
     let mut files = files_of(&merged, &directory)?;
-    files.push(paths::file(paths.iter().map(String::as_str)));
+    let paths: Vec<IndexedPath> = paths.into_iter().map(|(name, kinds)| IndexedPath { name, kinds }).collect();
+    files.push(paths::file(&paths));
     Ok(files)
 }
 
@@ -180,7 +185,7 @@ pub fn files_of(index: &Index, directory: &RamDirectory) -> Result<Vec<NewFile>,
 /// The index of one segment, memory-mapped.
 pub struct IndexReader {
     pub terms: Arc<InvertedIndexReader>,
-    pub paths: Vec<String>,
+    pub paths: Vec<IndexedPath>,
     pub rows: u32,
 }
 

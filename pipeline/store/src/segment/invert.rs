@@ -2,7 +2,6 @@
 //! row is only which values it has. The postings of a word are then put together from the rows of its values, and written
 //! by tantivy's own serializers.
 
-use std::cmp::Ordering;
 use std::hash::BuildHasher;
 use std::io;
 
@@ -12,19 +11,10 @@ use hashbrown::hash_table::Entry;
 use tantivy::postings::FieldSerializer;
 
 use super::index::Kind;
+use super::paths::{IndexedPath, Kinds};
+use super::terms::{self, Part, Word};
 use crate::search::leaves::{Leaf, Leaves};
 use crate::search::words::{fold, next_word};
-
-/// A value of several words that occurs at least this often is one term. A term of its own costs about what its words take in
-/// this many rows.
-pub const WHOLE: usize = 4;
-
-/// Longer values are split however often they occur: a search reads all whole values of a path.
-const WHOLE_BYTES_MAX: usize = 2 << 10;
-
-/// Words of longer values that occur at most this often have no positions: a phrase reads the rows themselves instead,
-/// a page of `raw` each. Most words are such, and that makes the index a tenth smaller; 64 would save 2-4 % more.
-pub const RARE: usize = 16;
 
 /// So many values of a path, of every sixteen times as many, tell whether they repeat.
 const SAMPLE: u32 = 1 << 10;
@@ -32,9 +22,9 @@ const SAMPLE: u32 = 1 << 10;
 /// Between the positions of two values of one path in one row, so that no phrase spans them.
 const GAP: u32 = 1;
 
+#[derive(Default)]
 pub struct Inverter {
-    /// So often makes a value one term.
-    whole: usize,
+    splits_all: bool,
     hasher: RandomState,
     /// Values and words, one after the other.
     text: String,
@@ -83,26 +73,6 @@ struct Value {
     words: u32,
 }
 
-/// The nth word of a value, or all of them with a space between any two.
-#[derive(Clone, Copy)]
-struct Word {
-    /// The first eight bytes, so that most comparisons need no look at the text.
-    head: u64,
-    start: usize,
-    value: u32,
-    nth: u32,
-    len: u32,
-    part: Part,
-}
-
-/// What a word is of its value.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Part {
-    One,
-    Only,
-    All,
-}
-
 #[derive(Clone, Copy)]
 struct Occurrence {
     value: u32,
@@ -129,22 +99,10 @@ impl Place {
 }
 
 impl Inverter {
-    /// Values of several words that occur `whole` times are not split; [`WHOLE`] but for tests.
-    pub fn new(whole: usize) -> Inverter {
-        Inverter {
-            whole,
-            hasher: RandomState::default(),
-            text: String::new(),
-            paths: Vec::new(),
-            values: Vec::new(),
-            path_ids: HashTable::new(),
-            value_ids: HashTable::new(),
-            occurrences: Vec::new(),
-            rows: 0,
-            tokens: 0,
-            leaves: Leaves::default(),
-            word: String::new(),
-        }
+    /// Splits all values into words, as up to format 3.
+    #[cfg(test)]
+    pub fn of_format_3() -> Inverter {
+        Inverter { splits_all: true, ..Inverter::default() }
     }
 
     /// Adds the next row.
@@ -175,13 +133,6 @@ impl Inverter {
     /// Words in all rows.
     pub fn tokens(&self) -> u64 {
         self.tokens
-    }
-
-    /// All paths, sorted.
-    pub fn paths(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = self.paths.iter().map(|path| path.name.as_str()).collect();
-        names.sort_unstable();
-        names
     }
 
     fn path(&mut self, name: &str, last: Option<u32>) -> u32 {
@@ -239,7 +190,7 @@ impl Inverter {
                 self.text.push(' ');
             }
             let Slice { start, len } = keep(&mut self.text, word);
-            words.push(Word { head: head(word.as_bytes()), start, value, nth, len, part: Part::One });
+            words.push(Word::new(&self.text, start, len, value, nth));
         };
         if number {
             fold(text, &mut word);
@@ -273,80 +224,33 @@ impl Inverter {
         self.tokens += u64::from(words);
     }
 
-    /// Writes all terms, in the dictionary's order.
-    pub fn write(mut self, out: &mut FieldSerializer<'_>) -> io::Result<()> {
+    /// Writes all terms, in the dictionary's order. Returns the paths, sorted.
+    pub fn write(mut self, out: &mut FieldSerializer<'_>) -> io::Result<Vec<IndexedPath>> {
         let rows = Grouped::new(self.values.len(), &self.occurrences, |o| o.value, |o| (o.row, o.base));
+        let times = |word: &Word| rows.of(word.value as usize).len();
         self.paths.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         let text = &self.text;
-        let (mut key, mut places) = (Vec::new(), Vec::new());
-        for path in &mut self.paths {
-            join(&mut path.words, text, |value| rows.of(value as usize).len() >= self.whole);
+        let (mut key, mut places, mut paths) = (Vec::new(), Vec::new(), Vec::with_capacity(self.paths.len()));
+        for Path { name, words, .. } in self.paths {
+            let mut words = if self.splits_all { words } else { terms::united(&words, text, times) };
             // Stable: the values of a term stay in order. Most words are equal to many others.
-            path.words.sort_by(|a, b| a.order(b, text));
+            words.sort_by(|a, b| a.order(b, text));
             let terms: Vec<(Kind, &[Word])> =
-                path.words.chunk_by(|a, b| a.same(b, text)).map(|term| (kind(term, &rows), term)).collect();
+                words.chunk_by(|a, b| a.same(b, text)).map(|term| (terms::kind(term, times), term)).collect();
+            let mut kinds = Kinds::default();
             for kind in Kind::ALL {
                 for (_, term) in terms.iter().filter(|(of, _)| *of == kind) {
-                    kind.key(&path.name, &mut key);
+                    kind.key(&name, &mut key);
                     key.extend_from_slice(term[0].text(text).as_bytes());
                     gather(term, &rows, &mut places);
                     write_term(out, &key, kind, &places)?;
+                    kinds.add(kind.into());
                 }
             }
+            paths.push(IndexedPath { name, kinds });
         }
-        Ok(())
+        Ok(paths)
     }
-}
-
-impl Word {
-    fn text<'a>(&self, text: &'a str) -> &'a str {
-        &text[self.start..self.start + self.len as usize]
-    }
-
-    /// By term.
-    fn order(&self, other: &Word, text: &str) -> Ordering {
-        (self.part, self.head).cmp(&(other.part, other.head)).then_with(|| match self.len.max(other.len) > 8 {
-            true => self.text(text).cmp(other.text(text)),
-            false => self.len.cmp(&other.len),
-        })
-    }
-
-    fn same(&self, other: &Word, text: &str) -> bool {
-        (self.part, self.head, self.len) == (other.part, other.head, other.len)
-            && (self.len <= 8 || self.text(text) == other.text(text))
-    }
-}
-
-fn kind(term: &[Word], rows: &Grouped<(u32, u32)>) -> Kind {
-    let times = || term.iter().map(|word| rows.of(word.value as usize).len()).sum::<usize>();
-    match term[0].part {
-        Part::All => Kind::Whole,
-        Part::Only => Kind::Alone,
-        Part::One if times() <= RARE => Kind::Rare,
-        Part::One => Kind::Placed,
-    }
-}
-
-/// Puts the words of each value that is `often` there into one.
-fn join(words: &mut Vec<Word>, text: &str, often: impl Fn(u32) -> bool) {
-    let mut kept = 0;
-    let mut from = 0;
-    while from < words.len() {
-        let value = words[from].value;
-        let to = from + words[from..].iter().take_while(|word| word.value == value).count();
-        let (first, last) = (words[from], words[to - 1]);
-        let len = last.start + last.len as usize - first.start;
-        if to - from > 1 && len <= WHOLE_BYTES_MAX && often(value) {
-            let all = &text.as_bytes()[first.start..first.start + len];
-            words[kept] = Word { head: head(all), len: len as u32, part: Part::All, ..first };
-            kept += 1;
-        } else {
-            words.copy_within(from..to, kept);
-            kept += to - from;
-        }
-        from = to;
-    }
-    words.truncate(kept);
 }
 
 /// Where a term is: the rows of its values, in order.
@@ -382,13 +286,6 @@ impl Path {
 
 fn entry(table: &mut HashTable<Known>, hash: u64, same: impl Fn(u32) -> bool) -> Entry<'_, Known> {
     table.entry(hash, |known| known.hash == hash && same(known.id), |known| known.hash)
-}
-
-fn head(word: &[u8]) -> u64 {
-    let mut head = [0; 8];
-    let len = word.len().min(8);
-    head[..len].copy_from_slice(&word[..len]);
-    u64::from_be_bytes(head)
 }
 
 fn slice(text: &str, slice: Slice) -> &str {

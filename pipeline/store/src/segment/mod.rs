@@ -9,6 +9,7 @@ mod merge;
 pub mod paths;
 mod publish;
 mod read;
+mod terms;
 
 pub use build::{Built, Rows, build_all, coordinates, hashes, raw_bytes, span};
 pub use columns::Columns;

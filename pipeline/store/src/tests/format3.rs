@@ -1,6 +1,9 @@
 //! What format 3 had: an index in which every value is split into words, its paths as JSON, and `dedup.bin`. Segments like that are
 //! read and merged for as long as there are any.
 
+use std::collections::BTreeSet;
+
+use crate::search::leaves::Leaves;
 use crate::segment::NewFile;
 use crate::segment::index::written;
 use crate::segment::invert::Inverter;
@@ -9,9 +12,12 @@ use crate::segment::paths::PATHS_JSON;
 use super::hash;
 
 pub fn build<'a>(raws: impl Iterator<Item = &'a str>) -> Vec<NewFile> {
-    let mut inverter = Inverter::new(usize::MAX);
-    raws.for_each(|raw| inverter.add(raw));
-    let paths: Vec<String> = inverter.paths().into_iter().map(str::to_owned).collect();
+    let (mut inverter, mut leaves, mut paths) = (Inverter::of_format_3(), Leaves::default(), BTreeSet::new());
+    for raw in raws {
+        inverter.add(raw);
+        leaves.read(raw);
+        paths.extend(leaves.iter().map(|(path, _)| path.to_owned()));
+    }
     let mut files = written(inverter).unwrap();
     files.retain(|file| !file.name.ends_with("paths.bin"));
     files.push(paths_file(paths.iter().map(String::as_str)));
