@@ -1,7 +1,7 @@
 //! The query over a segment, without reading its events where the index or a column knows better: words, patterns
-//! and existence come from the index's dictionary and postings, columns from just that Parquet column. Phrases with a rare
-//! word, regular expressions, networks and ranges on paths take rows as candidates and verify them on `raw` by brute
-//! force. Agrees with [`Node::matches`] on every row.
+//! and existence come from the index's dictionary and postings, columns from just that Parquet column. Codes, phrases with a
+//! rare word or over a code, regular expressions, networks and ranges on paths take rows as candidates and verify them on `raw` by
+//! brute force. Agrees with [`Node::matches`] on every row.
 
 use std::io;
 use std::sync::Arc;

@@ -75,6 +75,7 @@ pub fn written(inverter: Inverter) -> Result<Vec<NewFile>, StoreError> {
     let directory = RamDirectory::create();
     let index = rows_without_words(&directory, inverter.rows())?;
     let paths = write_terms(&index, &directory, inverter)?;
+    forget_documents(&index, &directory)?;
     let mut files = files_of(&index, &directory)?;
     files.push(paths::file(&paths));
     Ok(files)
@@ -118,6 +119,19 @@ fn write_terms(index: &Index, directory: &RamDirectory, inverter: Inverter) -> R
     Ok(paths)
 }
 
+/// Replaces the document store of the index's only part, four bytes of nothing per row, by one without rows: nobody reads it, and a
+/// merge takes what it finds.
+fn forget_documents(index: &Index, directory: &RamDirectory) -> Result<(), StoreError> {
+    let nothing = RamDirectory::create();
+    let without_rows = rows_without_words(&nothing, 0)?.searchable_segment_metas()?;
+    for (of, empty) in index.searchable_segment_metas()?.iter().zip(&without_rows) {
+        let bytes = nothing.atomic_read(&empty.relative_path(SegmentComponent::Store));
+        let bytes = bytes.map_err(tantivy::TantivyError::from)?;
+        directory.atomic_write(&of.relative_path(SegmentComponent::Store), &bytes).map_err(in_memory)?;
+    }
+    Ok(())
+}
+
 fn in_memory(error: std::io::Error) -> StoreError {
     StoreError::Index(error.into())
 }
@@ -134,6 +148,7 @@ pub fn merge(segments: &[impl AsRef<Path>]) -> Result<Vec<NewFile>, StoreError> 
     }
     let directory = RamDirectory::create();
     let merged = tantivy::indexer::merge_indices(&indexes, directory.clone())?;
+    forget_documents(&merged, &directory)?;
     let mut files = files_of(&merged, &directory)?;
     let paths: Vec<IndexedPath> = paths.into_iter().map(|(name, kinds)| IndexedPath { name, kinds }).collect();
     files.push(paths::file(&paths));

@@ -10,7 +10,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::json;
 
 use super::schema::{describe_anew, segment};
-use super::{Row, format2, format3, found, open, row, tables, unit};
+use super::{Row, format2, format3, found, hash, open, row, tables, unit};
 use crate::search::leaves::{Leaf, Leaves};
 use crate::search::query::Phrase;
 use crate::segment::FileMeta;
@@ -144,7 +144,7 @@ fn agrees_with_a_scan_over_real_events() {
 }
 
 /// Words around the bound between rare and not, alone and in company, more rows than a block of postings has, values that come
-/// twice in a row, and ids that never repeat.
+/// twice in a row, ids that never repeat, times and UUIDs that share some of their words, codes that come now and then.
 #[test]
 fn agrees_with_a_scan_over_made_events() {
     let raw = |n: i64| {
@@ -152,7 +152,12 @@ fn agrees_with_a_scan_over_made_events() {
         let rare = format!("the {} of {}", ["rare", "odd"][usize::from(n % 100 == 7)], n % 200);
         let verb = ["get", "list", "get all"][n as usize % 3];
         let mixed = if n % 4 == 0 { json!(n % 7) } else { json!(format!("{} {}", n % 7, n % 3)) };
+        let at = format!("2026-01-15T09:{:02}:{:02}.{:06}Z", n / 600 % 60, n / 10 % 60, n * 7919 % 1_000_000);
+        let hex = hash(&(n / 2).to_string()).map(|b| format!("{b:02x}")).concat();
+        let uid = format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]);
+        let arn = format!("arn:aws:iam::{:012}:user/{}", 123_456_789_000 + n % 150, n % 11);
         json!({
+            "at": at, "uid": uid, "arn": arn, "version": (10_000_000 + n * 31).to_string(), "bytes": 20_000_000 + n / 3,
             "id": format!("{n:08x}-{:04x}", n * 7919 % 65536), "user": user, "rare": rare, "verb": verb,
             "groups": ["system:all", format!("system:{}", n % 5), "system:all"], "n": n % 50, "s": (n % 50).to_string(),
             "mixed": mixed, "empty": "", "dash": "--", "flag": n % 2 == 0,
@@ -162,7 +167,7 @@ fn agrees_with_a_scan_over_made_events() {
     let rows: Vec<Row> = (0..3000).map(|n| row(n, n, raw(n))).collect();
     let seed: u64 = rand::rng().random();
     let mut rng = StdRng::seed_from_u64(seed);
-    let mut all = queries(&mut rng, &rows, 100);
+    let mut all = queries(&mut rng, &rows, 150);
     let fixed = [
         "user:\"system user 7\"",
         "user:\"user system\"",
@@ -188,6 +193,25 @@ fn agrees_with_a_scan_over_made_events() {
         "id:\"00000007\"",
         "NOT user:\"user 1\"",
         "groups:\"system 4\" verb:list",
+        "\"2026 01 15t09\"",
+        "at:\"2026-01-15T09:01:07.005433Z\"",
+        "at:\"09 01 *\"",
+        "at:\"01 07 0*\"",
+        "at:0054*",
+        "at:*z",
+        "*5433z",
+        "at:\"* 007919z\"",
+        "arn:\"iam 123456789007\"",
+        "arn:\"iam 123456789007 user\"",
+        "123456789007",
+        "arn:\"aws iam\"",
+        "version:10000031",
+        "10000031",
+        "version:1000003?",
+        "bytes:20000001",
+        "20000001",
+        "NOT uid:*a*",
+        "uid:\"* 0* *\" n:7",
     ];
     all.extend(fixed.map(str::to_owned));
     println!("seed {seed}");
