@@ -13,7 +13,7 @@ use rusqlite::{Connection, OpenFlags};
 use crate::disk::OsDisk;
 use crate::lease::{Lease, Readers, owner};
 use crate::manifest::{FILE as MANIFEST, Manifest, Named};
-use crate::segment::{Columns, CoordinateSpan, Segment, coordinates, fingerprint, hashes, span};
+use crate::segment::{Columns, CoordinateSpan, Segment, coordinates, hashes, span};
 use crate::store::orphans;
 use crate::{StoreError, files};
 
@@ -184,7 +184,7 @@ fn check(segment: &Arc<Segment>, offsets: &Offsets) -> Result<Vec<String>, Store
     if indexed != meta.rows {
         problems.push(format!("its index has {indexed} rows, not {}", meta.rows));
     }
-    let read = [column::TIME, column::INGEST_TIME, column::TOPIC, column::PARTITION, column::OFFSET, column::ROW_HASH];
+    let read = [column::TIME, column::INGEST_TIME, column::TOPIC, column::PARTITION, column::OFFSET];
     let batches = data.read(&read, 0..segment.rows())?.collect::<Result<Vec<_>, _>>()?;
     if span(&batches, column::TIME) != meta.time || span(&batches, column::INGEST_TIME) != meta.ingest_time {
         problems.push("its rows are not of the times that it says".to_owned());
@@ -200,11 +200,6 @@ fn check(segment: &Arc<Segment>, offsets: &Offsets) -> Result<Vec<String>, Store
                 span.last, span.topic, span.partition
             ));
         }
-    }
-    let mut prints: Vec<u64> = batches.iter().flat_map(hashes).map(|hash| fingerprint(&hash)).collect();
-    prints.sort_unstable();
-    if prints != segment.fingerprints()? {
-        problems.push("dedup.bin is not of its rows".to_owned());
     }
     Ok(problems)
 }

@@ -8,7 +8,7 @@ use event::{Micros, format_micros};
 use regex::Regex;
 
 use super::leaves::{Leaf, is_number};
-use super::words::{fold, folded, next_word, number_word};
+use super::words::{CODE_HEAD, fold, folded, is_code, next_word, number_word, of_code};
 
 /// A parsed query. See [`Query::parse`](super::Query::parse) for the language.
 #[derive(Clone, Debug)]
@@ -76,24 +76,39 @@ impl Phrase {
         matches!(self.words.as_slice(), [only] if only.matches(word))
     }
 
-    /// Bit `k` of `state`: the words `0..=k` of the phrase end at the current word of the text.
     fn in_text(&self, text: &str) -> bool {
-        let (mut state, mut at, mut folded) = (0u64, 0, String::new());
+        let (mut progress, mut at, mut folded) = (Progress::default(), 0, String::new());
         while let Some((start, end)) = next_word(text, at) {
             at = end;
             fold(&text[start..end], &mut folded);
-            let open = state << 1 | 1;
-            state = 0;
-            for (k, word) in self.words.iter().enumerate() {
-                if open >> k & 1 == 1 && word.matches(&folded) {
-                    state |= 1 << k;
-                }
-            }
-            if state >> (self.words.len() - 1) & 1 == 1 {
+            if progress.ends_at(&self.words, &folded) {
                 return true;
             }
         }
         false
+    }
+}
+
+/// Do the words of a phrase stand one after the other in a text that has these folded words?
+pub fn in_words<'a>(phrase: &[Word], mut words: impl Iterator<Item = &'a str>) -> bool {
+    let mut progress = Progress::default();
+    words.any(|word| progress.ends_at(phrase, word))
+}
+
+/// How far a phrase has come in a text. Bit `k`: its words `0..=k` end at the current word of the text.
+#[derive(Default)]
+struct Progress(u64);
+
+impl Progress {
+    /// Goes on to the next word of the text; does the phrase end there?
+    fn ends_at(&mut self, phrase: &[Word], found: &str) -> bool {
+        let open = std::mem::take(&mut self.0) << 1 | 1;
+        for (k, word) in phrase.iter().enumerate() {
+            if open >> k & 1 == 1 && word.matches(found) {
+                self.0 |= 1 << k;
+            }
+        }
+        self.0 >> (phrase.len() - 1) & 1 == 1
     }
 }
 
@@ -102,6 +117,17 @@ impl Word {
         match self {
             Word::Exact(exact) => exact == word,
             Word::Glob(glob) => glob.matches(word),
+        }
+    }
+
+    /// What the codes begin with that it may match; `None` if it matches none.
+    pub fn code_head(&self) -> Option<&str> {
+        match self {
+            Word::Exact(exact) => is_code(exact).then(|| &exact[..CODE_HEAD]),
+            Word::Glob(glob) => {
+                let may = glob.0.bytes().all(|b| matches!(b, b'*' | b'?') || of_code(b));
+                may.then(|| &glob.prefix()[..glob.prefix().len().min(CODE_HEAD)])
+            }
         }
     }
 }

@@ -1,23 +1,25 @@
 //! The query over a segment, without reading its events where the index or a column knows better: words, patterns
-//! and existence come from the index's dictionary and postings, columns from just that Parquet column. Phrases with a rare
-//! word, regular expressions, networks and ranges on paths take rows as candidates and verify them on `raw` by brute
-//! force. Agrees with [`Node::matches`] on every row.
+//! and existence come from the index's dictionary and postings, columns from just that Parquet column. Codes, phrases with a
+//! rare word or over a code, regular expressions, networks and ranges on paths take rows as candidates and verify them on `raw` by
+//! brute force. Agrees with [`Node::matches`] on every row.
 
 use std::io;
 use std::sync::Arc;
 
 use arrow::array::AsArray;
 use event::column;
+use memchr::memmem;
 use tantivy::postings::{Postings, SegmentPostings, TermInfo};
 use tantivy::schema::IndexRecordOption;
 use tantivy::{DocSet, TERMINATED};
 
 use super::bits::Bits;
 use super::leaves::Leaves;
-use super::query::{Phrase, Test, Word};
+use super::query::{Phrase, Test, Word, in_words};
 use super::rows::{Node, Target, column_matches, raw_matches};
 use crate::StoreError;
 use crate::segment::index::{IndexReader, Kind};
+use crate::segment::paths::IndexedPath;
 use crate::segment::{Data, Segment};
 
 /// The matching rows of a segment.
@@ -85,7 +87,7 @@ impl Search<'_> {
         match test {
             Test::Words(phrase) => {
                 let mut open = Bits::none(within.len());
-                for path in index.paths.iter().filter(|path| target.covers(path, false)) {
+                for path in index.paths.iter().filter(|path| target.covers(&path.name, false)) {
                     words_at(index, path, phrase, &mut found, &mut open).map_err(reading)?;
                 }
                 found.and(within);
@@ -152,7 +154,7 @@ fn cost(node: &Node) -> u8 {
 
 /// Rows with a leaf at the target's paths or below: every leaf has a term there, if only the empty word.
 fn exists(index: &IndexReader, target: &Target, found: &mut Bits) -> io::Result<()> {
-    for path in index.paths.iter().filter(|path| target.covers(path, true)) {
+    for path in index.paths.iter().filter(|path| target.covers(&path.name, true)) {
         let all = Word::Glob(super::query::Glob::new("*"));
         for_terms(index, path, &all, &Kind::ALL, true, |_, info| set_docs(index, info, found))?;
     }
@@ -160,19 +162,99 @@ fn exists(index: &IndexReader, target: &Target, found: &mut Bits) -> io::Result<
 }
 
 /// Rows that match for certain go to `found`, those whose words would have to be looked at to `open`.
-fn words_at(index: &IndexReader, path: &str, phrase: &Phrase, found: &mut Bits, open: &mut Bits) -> io::Result<()> {
+fn words_at(
+    index: &IndexReader,
+    path: &IndexedPath,
+    phrase: &Phrase,
+    found: &mut Bits,
+    open: &mut Bits,
+) -> io::Result<()> {
     if let Some(number) = &phrase.number {
         let number = Word::Exact(number.clone());
-        for_terms(index, path, &number, &Kind::ALL, false, |_, info| set_docs(index, info, found))?;
+        for_terms(index, path, &number, &Kind::WORDS, false, |_, info| set_docs(index, info, found))?;
     }
+    runs_at(index, path, &phrase.words, found)?;
     match phrase.words.as_slice() {
-        [only] => for_terms(index, path, only, &Kind::ALL, false, |_, info| set_docs(index, info, found)),
-        words => phrase_at(index, path, words, found, open),
+        [only] => {
+            for_terms(index, path, only, &Kind::WORDS, false, |_, info| set_docs(index, info, found))?;
+            codes_at(index, path, only, open)
+        }
+        words => {
+            phrase_at(index, path, words, found, open)?;
+            phrase_over_codes(index, path, words, open)
+        }
     }
 }
 
+/// Rows with a run that has the phrase in it.
+fn runs_at(index: &IndexReader, path: &IndexedPath, phrase: &[Word], found: &mut Bits) -> io::Result<()> {
+    if !path.kinds.has(Kind::Run) {
+        return Ok(());
+    }
+    let exact = phrase.iter().filter_map(|word| match word {
+        Word::Exact(exact) => Some(exact.as_bytes()),
+        Word::Glob(_) => None,
+    });
+    // Most runs do not have it.
+    let finder = memmem::Finder::new(exact.max_by_key(|word| word.len()).unwrap_or_default());
+    let mut key = Vec::new();
+    Kind::Run.key(&path.name, &mut key);
+    let mut terms = index.terms.terms().range().ge(&key).into_stream()?;
+    while let Some((term, info)) = terms.next() {
+        let Some(run) = term.strip_prefix(key.as_slice()) else { break };
+        if finder.find(run).is_some()
+            && let Ok(run) = std::str::from_utf8(run)
+            && in_words(phrase, run.split(' '))
+        {
+            set_docs(index, info, found)?;
+        }
+    }
+    Ok(())
+}
+
+/// Rows with a code that may match.
+fn codes_at(index: &IndexReader, path: &IndexedPath, word: &Word, open: &mut Bits) -> io::Result<()> {
+    let Some(head) = word.code_head().filter(|_| path.kinds.has(Kind::Code)) else { return Ok(()) };
+    let mut key = Vec::new();
+    Kind::Code.key(&path.name, &mut key);
+    key.extend_from_slice(head.as_bytes());
+    let mut terms = index.terms.terms().range().ge(&key).into_stream()?;
+    while let Some((term, info)) = terms.next()
+        && term.starts_with(&key)
+    {
+        set_docs(index, info, open)?;
+    }
+    Ok(())
+}
+
+/// A phrase that goes over a code goes over the end of a run: the rows that have all of its words, wherever.
+fn phrase_over_codes(index: &IndexReader, path: &IndexedPath, words: &[Word], open: &mut Bits) -> io::Result<()> {
+    if !path.kinds.has(Kind::Code) || words.iter().all(|word| word.code_head().is_none()) {
+        return Ok(());
+    }
+    let mut all = Bits::all(open.len());
+    for word in words {
+        let mut rows = Bits::none(open.len());
+        codes_at(index, path, word, &mut rows)?;
+        for_terms(index, path, word, &Kind::WORDS, false, |_, info| set_docs(index, info, &mut rows))?;
+        runs_at(index, path, std::slice::from_ref(word), &mut rows)?;
+        all.and(&rows);
+        if all.is_empty() {
+            return Ok(());
+        }
+    }
+    open.or(&all);
+    Ok(())
+}
+
 /// First the rows that have all the words at the path, then their positions. A row in which a word is rare has none there.
-fn phrase_at(index: &IndexReader, path: &str, words: &[Word], found: &mut Bits, open: &mut Bits) -> io::Result<()> {
+fn phrase_at(
+    index: &IndexReader,
+    path: &IndexedPath,
+    words: &[Word],
+    found: &mut Bits,
+    open: &mut Bits,
+) -> io::Result<()> {
     let mut terms: Vec<Vec<TermInfo>> = Vec::with_capacity(words.len());
     let mut candidates = Bits::all(found.len());
     let mut unplaced = Bits::none(found.len());
@@ -215,7 +297,7 @@ fn phrase_at(index: &IndexReader, path: &str, words: &[Word], found: &mut Bits, 
 /// Calls `each` for the terms at `path` that match. The empty word only counts where asked for.
 fn for_terms(
     index: &IndexReader,
-    path: &str,
+    path: &IndexedPath,
     word: &Word,
     kinds: &[Kind],
     with_empty: bool,
@@ -223,8 +305,8 @@ fn for_terms(
 ) -> io::Result<()> {
     let dictionary = index.terms.terms();
     let mut key = Vec::new();
-    for kind in kinds {
-        kind.key(path, &mut key);
+    for kind in kinds.iter().filter(|kind| path.kinds.has(**kind)) {
+        kind.key(&path.name, &mut key);
         let start = key.len();
         let glob = match word {
             Word::Exact(exact) => {

@@ -49,6 +49,22 @@ fn fold_case(text: &str, out: &mut String) {
     }
 }
 
+/// Of a code that the index keeps short: the first so many bytes.
+pub const CODE_HEAD: usize = 4;
+
+/// Shorter words are not codes: keeping them short would save nothing.
+const CODE_BYTES_MIN: usize = 7;
+
+/// Does the (folded) word look like a piece of a UUID, a hash, a number or a fraction of a second? Mostly such words are seen once.
+pub fn is_code(word: &str) -> bool {
+    word.len() >= CODE_BYTES_MIN && word.bytes().all(of_code) && word.bytes().any(|b| b.is_ascii_digit())
+}
+
+/// Can it stand in a code? `z` ends times in UTC.
+pub fn of_code(byte: u8) -> bool {
+    matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'z')
+}
+
 /// The same lower-casing for text that is not split: paths, bounds of ranges, patterns.
 pub fn folded(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -92,6 +108,16 @@ mod tests {
         check(" -- ", &[]);
         check("Straße ÉTÉ, 東京", &["straße", "été", "東京"]);
         check("system:serviceaccount:kube-system", &["system", "serviceaccount", "kube", "system"]);
+    }
+
+    #[test]
+    fn codes() {
+        for word in ["550e8400", "446655440000", "123456z", "0000000", "deadbee1"] {
+            assert!(is_code(word), "{word}");
+        }
+        for word in ["", "e29b", "defaced", "123456", "15t0900", "x1234567", "x123é567"] {
+            assert!(!is_code(word), "{word}");
+        }
     }
 
     #[test]

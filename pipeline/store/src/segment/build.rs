@@ -12,15 +12,15 @@ use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
-use super::{CoordinateSpan, DATA, DEDUP, FORMAT, FileMeta, META, NewFile, SegmentMeta, Span, described, index};
+use super::{CoordinateSpan, DATA, FORMAT, FileMeta, META, NewFile, SegmentMeta, Span, described, index};
 use crate::StoreError;
 
 /// Of the machine's cores; the others belong to normalize and detect.
 const BUILD_THREADS: usize = 2;
 
 /// Pages of `raw` are small, so that reading one event unpacks little. With 1 MB pages 20 scattered events cost
-/// ten times as much; 32-64 KB pages take 19-31 % more bytes.
-const RAW_PAGE_BYTES: usize = 192 << 10;
+/// ten times as much as with 64 KB; pages of 192 KB take 8 % more bytes than these.
+const RAW_PAGE_BYTES: usize = 384 << 10;
 
 /// Page limits are only checked once per write batch.
 const WRITE_BATCH_ROWS: usize = 64;
@@ -47,11 +47,6 @@ pub struct Built {
     pub content: String,
 }
 
-/// First eight bytes of a row hash.
-pub fn fingerprint(hash: &RowHash) -> u64 {
-    u64::from_le_bytes(hash[..8].try_into().expect("eight of sixteen bytes"))
-}
-
 pub fn build_all(all: &[Rows<'_>]) -> Result<Vec<Built>, StoreError> {
     // Indexing is most of the work: all indexes first, so that the last job is a short one.
     let jobs: Vec<(usize, bool)> =
@@ -65,7 +60,7 @@ pub fn build_all(all: &[Rows<'_>]) -> Result<Vec<Built>, StoreError> {
             let built = if indexing {
                 index::build(all[rows].batches.iter().map(raw_column))?
             } else {
-                vec![parquet_file(&all[rows])?, dedup_file(all[rows].batches.iter().flat_map(hashes))]
+                vec![parquet_file(&all[rows])?]
             };
             files.lock().expect("no job panics while it holds the results").insert((rows, indexing), built);
         }
@@ -114,6 +109,10 @@ pub(super) fn properties(table: &TableSchema) -> Result<WriterProperties, StoreE
     for unique in [column::RAW, column::ROW_HASH, column::EVENT_UID] {
         properties = properties.set_column_dictionary_enabled(path(unique), false);
     }
+    // Lengths apart: they would only interrupt the text.
+    for text in [column::RAW, column::EVENT_UID] {
+        properties = properties.set_column_encoding(path(text), Encoding::DELTA_LENGTH_BYTE_ARRAY);
+    }
     // Numbers that mostly rise. Deltas of what stands still cost as little as a dictionary of one entry.
     let times = table.columns.iter().filter(|column| column.kind == ColumnType::Timestamp);
     for rising in times.map(|column| column.name.as_str()).chain([column::OFFSET]) {
@@ -122,16 +121,6 @@ pub(super) fn properties(table: &TableSchema) -> Result<WriterProperties, StoreE
             .set_column_encoding(path(rising), Encoding::DELTA_BINARY_PACKED);
     }
     Ok(properties.build())
-}
-
-/// Fingerprints ascending, eight bytes each, then the row number of each, four bytes each.
-pub(super) fn dedup_file(hashes: impl Iterator<Item = RowHash>) -> NewFile {
-    let mut rows: Vec<(u64, u32)> = hashes.zip(0..).map(|(hash, row)| (fingerprint(&hash), row)).collect();
-    rows.sort_unstable();
-    let mut bytes = Vec::with_capacity(rows.len() * 12);
-    rows.iter().for_each(|(print, _)| bytes.extend_from_slice(&print.to_le_bytes()));
-    rows.iter().for_each(|(_, row)| bytes.extend_from_slice(&row.to_le_bytes()));
-    NewFile { name: DEDUP.to_owned(), bytes }
 }
 
 /// The row hashes of a batch.

@@ -3,7 +3,7 @@
 //! with a [`Kind`]. A number is one word, its literal; a leaf without words is the empty word, so that the terms of a path
 //! know every row that has the path.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,6 +18,7 @@ use tantivy::{Directory, InvertedIndexReader, SingleSegmentIndexWriter, TantivyD
 
 use super::NewFile;
 use super::invert::Inverter;
+use super::paths::{self, IndexedPath, Kinds};
 use crate::StoreError;
 
 /// Names what a word is in the index's schema; it changes if that should ever change.
@@ -25,9 +26,6 @@ const WORDS: &str = "words1";
 
 /// Folder of the index files within the segment.
 pub const FOLDER: &str = "index";
-
-/// All distinct paths, so that a query need not scan the dictionary for them.
-const PATHS: &str = "paths.json";
 
 /// For tantivy's own term table, which stays empty. The least it takes.
 const WRITER_BYTES: usize = 1 << 20;
@@ -39,15 +37,23 @@ const WRITER_BYTES: usize = 1 << 20;
 pub enum Kind {
     /// Of a value of several words, in few rows: no positions, a phrase looks at the rows.
     Rare = b'b',
+    /// The head of a code in few rows: whoever looks for the code looks at the rows. Not before format 4.
+    Code = b'c',
     /// The only word of its value: no part of a longer phrase.
     Alone = b'o',
     /// With positions. All words are such up to format 2.
     Placed = b's',
+    /// Words of a value that follow each other, with a space between any two: all of them, or those between codes. Not before
+    /// format 4.
+    Run = b'u',
 }
 
 impl Kind {
     /// In the dictionary's order.
-    pub const ALL: [Kind; 3] = [Kind::Rare, Kind::Alone, Kind::Placed];
+    pub const ALL: [Kind; 5] = [Kind::Rare, Kind::Code, Kind::Alone, Kind::Placed, Kind::Run];
+
+    /// Those whose terms are whole single words.
+    pub const WORDS: [Kind; 3] = [Kind::Rare, Kind::Alone, Kind::Placed];
 
     /// What the terms of a path begin with, replacing what is in `key`.
     pub fn key(self, path: &str, key: &mut Vec<u8>) {
@@ -61,12 +67,17 @@ impl Kind {
 pub fn build<'a>(raws: impl Iterator<Item = &'a StringViewArray>) -> Result<Vec<NewFile>, StoreError> {
     let mut inverter = Inverter::default();
     raws.flat_map(|column| column.iter()).for_each(|raw| inverter.add(raw.unwrap_or_default()));
+    written(inverter)
+}
+
+/// The index files over the rows of an inverter.
+pub fn written(inverter: Inverter) -> Result<Vec<NewFile>, StoreError> {
     let directory = RamDirectory::create();
     let index = rows_without_words(&directory, inverter.rows())?;
-    let paths = paths_file(inverter.paths().into_iter());
-    write_terms(&index, &directory, inverter)?;
+    let paths = write_terms(&index, &directory, inverter)?;
+    forget_documents(&index, &directory)?;
     let mut files = files_of(&index, &directory)?;
-    files.push(paths);
+    files.push(paths::file(&paths));
     Ok(files)
 }
 
@@ -91,11 +102,11 @@ fn rows_without_words(directory: &RamDirectory, rows: u32) -> Result<Index, Stor
 }
 
 /// Replaces dictionary, postings and positions of the index's only part, which are empty.
-fn write_terms(index: &Index, directory: &RamDirectory, inverter: Inverter) -> Result<(), StoreError> {
+fn write_terms(index: &Index, directory: &RamDirectory, inverter: Inverter) -> Result<Vec<IndexedPath>, StoreError> {
     let segment = index.new_segment();
     let mut serializer = InvertedIndexSerializer::open(&segment)?;
     let mut field = serializer.new_field(Field::from_field_id(0), inverter.tokens(), None).map_err(in_memory)?;
-    inverter.write(&mut field).map_err(in_memory)?;
+    let paths = inverter.write(&mut field).map_err(in_memory)?;
     field.close().map_err(in_memory)?;
     serializer.close().map_err(in_memory)?;
     for empty in index.searchable_segment_metas()? {
@@ -104,6 +115,19 @@ fn write_terms(index: &Index, directory: &RamDirectory, inverter: Inverter) -> R
             let bytes = directory.atomic_read(&written).map_err(tantivy::TantivyError::from)?;
             directory.atomic_write(&empty.relative_path(part), &bytes).map_err(in_memory)?;
         }
+    }
+    Ok(paths)
+}
+
+/// Replaces the document store of the index's only part, four bytes of nothing per row, by one without rows: nobody reads it, and a
+/// merge takes what it finds.
+fn forget_documents(index: &Index, directory: &RamDirectory) -> Result<(), StoreError> {
+    let nothing = RamDirectory::create();
+    let without_rows = rows_without_words(&nothing, 0)?.searchable_segment_metas()?;
+    for (of, empty) in index.searchable_segment_metas()?.iter().zip(&without_rows) {
+        let bytes = nothing.atomic_read(&empty.relative_path(SegmentComponent::Store));
+        let bytes = bytes.map_err(tantivy::TantivyError::from)?;
+        directory.atomic_write(&of.relative_path(SegmentComponent::Store), &bytes).map_err(in_memory)?;
     }
     Ok(())
 }
@@ -115,31 +139,20 @@ fn in_memory(error: std::io::Error) -> StoreError {
 /// The index files over the rows of `segments`, one after the other: tantivy stacks documents in the order given.
 /// Held in memory until written: about an eighth of the `raw` that is merged.
 pub fn merge(segments: &[impl AsRef<Path>]) -> Result<Vec<NewFile>, StoreError> {
-    let (mut indexes, mut paths) = (Vec::with_capacity(segments.len()), BTreeSet::new());
+    let (mut indexes, mut paths) = (Vec::with_capacity(segments.len()), BTreeMap::<String, Kinds>::new());
     for segment in segments {
         indexes.push(open(segment.as_ref())?.1);
-        paths.extend(read_paths(segment.as_ref())?);
+        for path in paths::read(segment.as_ref())? {
+            paths.entry(path.name).or_default().add(path.kinds);
+        }
     }
     let directory = RamDirectory::create();
     let merged = tantivy::indexer::merge_indices(&indexes, directory.clone())?;
+    forget_documents(&merged, &directory)?;
     let mut files = files_of(&merged, &directory)?;
-    files.push(paths_file(paths.iter().map(String::as_str)));
+    let paths: Vec<IndexedPath> = paths.into_iter().map(|(name, kinds)| IndexedPath { name, kinds }).collect();
+    files.push(paths::file(&paths));
     Ok(files)
-}
-
-/// `paths` ascend.
-pub fn paths_file<'a>(paths: impl Iterator<Item = &'a str>) -> NewFile {
-    let bytes = serde_json::to_vec(&paths.collect::<Vec<_>>()).expect("strings always serialize");
-    NewFile { name: format!("{FOLDER}/{PATHS}"), bytes }
-}
-
-fn read_paths(segment: &Path) -> Result<Vec<String>, StoreError> {
-    let file = segment.join(FOLDER).join(PATHS);
-    let paths = std::fs::read(&file).map_err(StoreError::io("read", &file))?;
-    serde_json::from_slice(&paths).map_err(|error| StoreError::Damaged {
-        segment: segment.display().to_string(),
-        what: format!("{PATHS}: {error}"),
-    })
 }
 
 /// The index of a segment's folder and its only part.
@@ -187,13 +200,13 @@ pub fn files_of(index: &Index, directory: &RamDirectory) -> Result<Vec<NewFile>,
 /// The index of one segment, memory-mapped.
 pub struct IndexReader {
     pub terms: Arc<InvertedIndexReader>,
-    pub paths: Vec<String>,
+    pub paths: Vec<IndexedPath>,
     pub rows: u32,
 }
 
 impl IndexReader {
     pub fn open(segment: &Path) -> Result<IndexReader, StoreError> {
-        let paths = read_paths(segment)?;
+        let paths = paths::read(segment)?;
         let (part, _) = open(segment)?;
         let reader = SegmentReader::open(&part)?;
         Ok(IndexReader { terms: reader.inverted_index(Field::from_field_id(0))?, paths, rows: reader.max_doc() })

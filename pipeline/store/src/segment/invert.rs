@@ -2,7 +2,6 @@
 //! row is only which values it has. The postings of a word are then put together from the rows of its values, and written
 //! by tantivy's own serializers.
 
-use std::cmp::Ordering;
 use std::hash::BuildHasher;
 use std::io;
 
@@ -12,14 +11,10 @@ use hashbrown::hash_table::Entry;
 use tantivy::postings::FieldSerializer;
 
 use super::index::Kind;
+use super::paths::{IndexedPath, Kinds};
+use super::terms::{self, Part, Word};
 use crate::search::leaves::{Leaf, Leaves};
-use crate::search::words::{WORD_BYTES_MAX, fold, next_word};
-
-const _: () = assert!(WORD_BYTES_MAX <= u8::MAX as usize, "a word's length is kept in a byte");
-
-/// Words of longer values that occur at most this often have no positions: a phrase reads the rows themselves instead,
-/// a page of `raw` each. Most words are such, and that makes the index a tenth smaller; 64 would save 2-4 % more.
-pub const RARE: usize = 16;
+use crate::search::words::{fold, next_word};
 
 /// So many values of a path, of every sixteen times as many, tell whether they repeat.
 const SAMPLE: u32 = 1 << 10;
@@ -29,6 +24,7 @@ const GAP: u32 = 1;
 
 #[derive(Default)]
 pub struct Inverter {
+    splits_all: bool,
     hasher: RandomState,
     /// Values and words, one after the other.
     text: String,
@@ -77,20 +73,6 @@ struct Value {
     words: u32,
 }
 
-/// The nth word of a value.
-#[derive(Clone, Copy)]
-struct Word {
-    /// The first eight bytes, so that most comparisons need no look at the text.
-    head: u64,
-    start: usize,
-    value: u32,
-    nth: u32,
-    /// At most [`WORD_BYTES_MAX`].
-    len: u8,
-    /// The only word of its value.
-    alone: bool,
-}
-
 #[derive(Clone, Copy)]
 struct Occurrence {
     value: u32,
@@ -117,6 +99,12 @@ impl Place {
 }
 
 impl Inverter {
+    /// Splits all values into words, as up to format 3.
+    #[cfg(test)]
+    pub fn of_format_3() -> Inverter {
+        Inverter { splits_all: true, ..Inverter::default() }
+    }
+
     /// Adds the next row.
     pub fn add(&mut self, raw: &str) {
         let mut leaves = std::mem::take(&mut self.leaves);
@@ -145,13 +133,6 @@ impl Inverter {
     /// Words in all rows.
     pub fn tokens(&self) -> u64 {
         self.tokens
-    }
-
-    /// All paths, sorted.
-    pub fn paths(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = self.paths.iter().map(|path| path.name.as_str()).collect();
-        names.sort_unstable();
-        names
     }
 
     fn path(&mut self, name: &str, last: Option<u32>) -> u32 {
@@ -205,8 +186,11 @@ impl Inverter {
         let first = words.len();
         let mut note = |word: &str| {
             let nth = (words.len() - first) as u32;
+            if nth > 0 {
+                self.text.push(' ');
+            }
             let Slice { start, len } = keep(&mut self.text, word);
-            words.push(Word { head: head(word.as_bytes()), start, value, nth, len: len as u8, alone: false });
+            words.push(Word::new(&self.text, start, len, value, nth));
         };
         if number {
             fold(text, &mut word);
@@ -223,7 +207,7 @@ impl Inverter {
             }
         }
         if let [only] = &mut words[first..] {
-            only.alone = true;
+            only.part = Part::Only;
         }
         self.word = word;
         (words.len() - first) as u32
@@ -240,55 +224,32 @@ impl Inverter {
         self.tokens += u64::from(words);
     }
 
-    /// Writes all terms, in the dictionary's order.
-    pub fn write(mut self, out: &mut FieldSerializer<'_>) -> io::Result<()> {
+    /// Writes all terms, in the dictionary's order. Returns the paths, sorted.
+    pub fn write(mut self, out: &mut FieldSerializer<'_>) -> io::Result<Vec<IndexedPath>> {
         let rows = Grouped::new(self.values.len(), &self.occurrences, |o| o.value, |o| (o.row, o.base));
+        let times = |word: &Word| rows.of(word.value as usize).len();
         self.paths.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         let text = &self.text;
-        let (mut key, mut places) = (Vec::new(), Vec::new());
-        for path in &mut self.paths {
+        let (mut key, mut places, mut paths) = (Vec::new(), Vec::new(), Vec::with_capacity(self.paths.len()));
+        for Path { name, words, .. } in self.paths {
+            let mut words = if self.splits_all { words } else { terms::united(&words, text, times) };
             // Stable: the values of a term stay in order. Most words are equal to many others.
-            path.words.sort_by(|a, b| a.order(b, text));
+            words.sort_by(|a, b| a.order(b, text));
             let terms: Vec<(Kind, &[Word])> =
-                path.words.chunk_by(|a, b| a.same(b, text)).map(|term| (kind(term, &rows), term)).collect();
+                words.chunk_by(|a, b| a.same(b, text)).map(|term| (terms::kind(term, times), term)).collect();
+            let mut kinds = Kinds::default();
             for kind in Kind::ALL {
                 for (_, term) in terms.iter().filter(|(of, _)| *of == kind) {
-                    kind.key(&path.name, &mut key);
+                    kind.key(&name, &mut key);
                     key.extend_from_slice(term[0].text(text).as_bytes());
                     gather(term, &rows, &mut places);
                     write_term(out, &key, kind, &places)?;
+                    kinds.add(kind.into());
                 }
             }
+            paths.push(IndexedPath { name, kinds });
         }
-        Ok(())
-    }
-}
-
-impl Word {
-    fn text<'a>(&self, text: &'a str) -> &'a str {
-        &text[self.start..self.start + usize::from(self.len)]
-    }
-
-    /// By term.
-    fn order(&self, other: &Word, text: &str) -> Ordering {
-        (self.alone, self.head).cmp(&(other.alone, other.head)).then_with(|| match self.len.max(other.len) > 8 {
-            true => self.text(text).cmp(other.text(text)),
-            false => self.len.cmp(&other.len),
-        })
-    }
-
-    fn same(&self, other: &Word, text: &str) -> bool {
-        (self.alone, self.head, self.len) == (other.alone, other.head, other.len)
-            && (self.len <= 8 || self.text(text) == other.text(text))
-    }
-}
-
-fn kind(term: &[Word], rows: &Grouped<(u32, u32)>) -> Kind {
-    let times = || term.iter().map(|word| rows.of(word.value as usize).len()).sum::<usize>();
-    match term[0].alone {
-        true => Kind::Alone,
-        false if times() <= RARE => Kind::Rare,
-        false => Kind::Placed,
+        Ok(paths)
     }
 }
 
@@ -325,13 +286,6 @@ impl Path {
 
 fn entry(table: &mut HashTable<Known>, hash: u64, same: impl Fn(u32) -> bool) -> Entry<'_, Known> {
     table.entry(hash, |known| known.hash == hash && same(known.id), |known| known.hash)
-}
-
-fn head(word: &[u8]) -> u64 {
-    let mut head = [0; 8];
-    let len = word.len().min(8);
-    head[..len].copy_from_slice(&word[..len]);
-    u64::from_be_bytes(head)
 }
 
 fn slice(text: &str, slice: Slice) -> &str {

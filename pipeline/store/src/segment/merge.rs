@@ -7,13 +7,12 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use event::RowHash;
 use parquet::arrow::ArrowWriter;
 
-use super::build::{dedup_file, meta_file, properties};
+use super::build::{meta_file, properties};
 use super::publish::{Points, place, remove_leftover};
 use super::{
-    Columns, CoordinateSpan, DATA, FORMAT, FileMeta, NewFile, Segment, SegmentMeta, TEMPORARY, described, hashes, index,
+    Columns, CoordinateSpan, DATA, FORMAT, FileMeta, NewFile, Segment, SegmentMeta, TEMPORARY, described, index,
 };
 use crate::StoreError;
 use crate::disk::Disk;
@@ -45,13 +44,12 @@ pub fn merge(
     remove_leftover(disk, &parent.join(ulid));
     let (mut content, mut stopped) = (String::new(), false);
     let placed = place(disk, parent, ulid, &POINTS, |folder| {
-        let Some((data, hashes)) = write_rows(disk, &folder.join(DATA), inputs, columns, stop)? else {
+        let Some(data) = write_rows(disk, &folder.join(DATA), inputs, columns, stop)? else {
             stopped = true;
             return Err(StoreError::Stopped);
         };
         let dirs: Vec<&Path> = inputs.iter().map(|input| input.dir.as_path()).collect();
         let mut files = index::merge(&dirs)?;
-        files.push(dedup_file(hashes.into_iter()));
         let meta = describe(ulid, inputs, columns, data, &files);
         let (file, hash) = meta_file(&meta);
         files.push(file);
@@ -74,19 +72,17 @@ fn write_rows(
     inputs: &[Arc<Segment>],
     columns: &Columns,
     stop: &dyn Fn() -> bool,
-) -> Result<Option<(FileMeta, Vec<RowHash>)>, StoreError> {
+) -> Result<Option<FileMeta>, StoreError> {
     let file = disk.create(path).map_err(StoreError::io("create", path))?;
     let out = Hashing { file, hasher: blake3::Hasher::new(), bytes: 0 };
     let mut writer = ArrowWriter::try_new(out, columns.table.arrow(), Some(properties(&columns.table)?))?;
     let names: Vec<&str> = columns.table.columns.iter().map(|column| column.name.as_str()).collect();
-    let mut all = Vec::new();
     for input in inputs {
         for batch in input.data()?.read(&names, 0..input.rows())? {
             if stop() {
                 return Ok(None);
             }
             let batch = batch?;
-            all.extend(hashes(&batch));
             writer.write(&batch).map_err(|error| parquet_error(error, path))?;
             if writer.in_progress_size() > ROW_GROUP_BYTES {
                 writer.flush().map_err(|error| parquet_error(error, path))?;
@@ -96,7 +92,7 @@ fn write_rows(
     let Hashing { mut file, hasher, bytes } = writer.into_inner().map_err(|error| parquet_error(error, path))?;
     file.flush().map_err(StoreError::io("write", path))?;
     let blake3 = hasher.finalize().to_hex().to_string();
-    Ok(Some((FileMeta { name: DATA.to_owned(), bytes, blake3 }, all)))
+    Ok(Some(FileMeta { name: DATA.to_owned(), bytes, blake3 }))
 }
 
 /// A full disk must look like one, also through the Parquet writer.

@@ -1,16 +1,17 @@
 //! A segment: the rows of one table from one seal (or from several, merged), immutable. A folder `segments/<table>/<ULID>/` with `data.parquet`
-//! (all columns, in admission order), `index/` (row number = doc id), `dedup.bin` (sorted fingerprints of the row
-//! hashes with their row numbers) and `meta.json`, which describes the others with their hashes.
+//! (all columns, in admission order), `index/` (row number = doc id) and `meta.json`, which describes the others with their hashes.
 
 mod build;
 mod columns;
 pub mod index;
-mod invert;
+pub mod invert;
 mod merge;
+pub mod paths;
 mod publish;
 mod read;
+mod terms;
 
-pub use build::{Built, Rows, build_all, coordinates, fingerprint, hashes, raw_bytes, span};
+pub use build::{Built, Rows, build_all, coordinates, hashes, raw_bytes, span};
 pub use columns::Columns;
 pub use merge::merge;
 pub use publish::{TEMPORARY, publish, remove_leftover};
@@ -21,12 +22,12 @@ use std::collections::BTreeMap;
 use event::{Micros, TableSchema};
 use serde::{Deserialize, Serialize};
 
-/// Raised when an older version could misread a segment. 1: `dedup.bin` without row numbers, `meta.json` without
-/// `columns`. 2: an index in which every word has positions. Both are still read.
-pub const FORMAT: u32 = 3;
+/// Raised when an older version could misread a segment. 1: `meta.json` without `columns`. 2: an index in which every word has
+/// positions. 3: an index in which every value is split into words; its paths in `paths.json`. Up to 3 there is a file
+/// `dedup.bin` of what `row_hash` says as well. All are still read.
+pub const FORMAT: u32 = 4;
 
 pub const DATA: &str = "data.parquet";
-pub const DEDUP: &str = "dedup.bin";
 pub const META: &str = "meta.json";
 
 /// A file that is to be part of a segment; the name is relative to the segment's folder.

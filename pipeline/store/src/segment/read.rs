@@ -1,7 +1,6 @@
 //! A committed segment, opened for reading: the description at once, Parquet and index when first asked.
 
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -14,7 +13,7 @@ use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
 
 use super::columns::{Columns, Reading, asked};
 use super::index::IndexReader;
-use super::{DATA, DEDUP, FORMAT, META, SegmentMeta, hashes};
+use super::{DATA, FORMAT, META, SegmentMeta, hashes};
 use crate::StoreError;
 
 /// Rows per batch when reading selected rows: bounds the memory that `raw` takes.
@@ -97,11 +96,7 @@ impl Segment {
     }
 
     pub fn data_bytes(&self) -> u64 {
-        self.file_bytes(DATA)
-    }
-
-    fn file_bytes(&self, name: &str) -> u64 {
-        self.meta.files.iter().find(|file| file.name == name).map_or(0, |file| file.bytes)
+        self.meta.files.iter().find(|file| file.name == DATA).map_or(0, |file| file.bytes)
     }
 
     /// Columns of today's table that its file does not have.
@@ -134,37 +129,6 @@ impl Segment {
             other => other,
         })?;
         Ok(self.index.get_or_init(|| opened))
-    }
-
-    /// The fingerprints of the row hashes, sorted.
-    pub fn fingerprints(&self) -> Result<Vec<u64>, StoreError> {
-        let path = self.dir.join(DEDUP);
-        let mut bytes = vec![0; self.rows() * 8];
-        let read = File::open(&path).and_then(|file| file.read_exact_at(&mut bytes, 0));
-        read.map_err(StoreError::io("read", &path))?;
-        Ok(bytes.as_chunks::<8>().0.iter().map(|chunk| u64::from_le_bytes(*chunk)).collect())
-    }
-
-    /// The rows at these places among the sorted fingerprints; all rows if the segment is too old to know.
-    pub fn rows_of_fingerprints(&self, places: &[usize]) -> Result<Vec<usize>, StoreError> {
-        let prints_bytes = self.meta.rows * 8;
-        if self.file_bytes(DEDUP) < prints_bytes + self.meta.rows * 4 {
-            return Ok((0..self.rows()).collect());
-        }
-        let path = self.dir.join(DEDUP);
-        let file = File::open(&path).map_err(StoreError::io("open", &path))?;
-        let mut rows = Vec::with_capacity(places.len());
-        for place in places {
-            let mut row = [0; 4];
-            file.read_exact_at(&mut row, prints_bytes + *place as u64 * 4).map_err(StoreError::io("read", &path))?;
-            rows.push(u32::from_le_bytes(row) as usize);
-        }
-        rows.sort_unstable();
-        rows.dedup();
-        if rows.last().is_some_and(|last| *last >= self.rows()) {
-            return Err(self.damaged(format!("{DEDUP} names rows that it does not have")));
-        }
-        Ok(rows)
     }
 
     /// Row hashes of the given rows (ascending), in order.

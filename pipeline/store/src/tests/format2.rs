@@ -14,7 +14,9 @@ use tantivy::{Document, SingleSegmentIndexWriter};
 use crate::search::leaves::{Leaf, Leaves};
 use crate::search::words::{fold, next_word};
 use crate::segment::NewFile;
-use crate::segment::index::{files_of, paths_file, schema};
+use crate::segment::index::{files_of, schema};
+
+use super::format3::paths_file;
 
 /// Opens a string that is a number; a text that happens to begin with it gets a space in front.
 const NUMBER: char = '\u{10fffd}';

@@ -1,5 +1,5 @@
-//! What the index finds, against a scan of every row: on the real events and on made ones, in segments of today, of format 2, and
-//! merged from both.
+//! What the index finds, against a scan of every row: on the real events and on made ones, in segments of today, of older formats,
+//! and merged from both.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::json;
 
 use super::schema::{describe_anew, segment};
-use super::{Row, format2, found, open, row, tables, unit};
+use super::{Row, format2, format3, found, hash, open, row, tables, unit};
 use crate::search::leaves::{Leaf, Leaves};
 use crate::search::query::Phrase;
 use crate::segment::FileMeta;
@@ -18,17 +18,22 @@ use crate::{Compaction, Store};
 
 const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data/");
 
-/// Replaces the index of the only segment by one as format 2 had it.
-fn as_format_2(dir: &Path, rows: &[Row]) {
+/// Replaces the index of the only segment by one as the older format had it, and gives it a `dedup.bin`.
+fn as_older(dir: &Path, rows: &[Row], format: u32) {
     let folder = segment(dir);
     fs::remove_dir_all(folder.join("index")).unwrap();
     fs::create_dir(folder.join("index")).unwrap();
-    let files = format2::build(rows.iter().map(|row| row.raw.as_str()));
+    let raws = || rows.iter().map(|row| row.raw.as_str());
+    let mut files = match format {
+        2 => format2::build(raws()),
+        _ => format3::build(raws()),
+    };
+    files.push(format3::dedup_file(raws(), true));
     for file in &files {
         fs::write(folder.join(&file.name), &file.bytes).unwrap();
     }
     describe_anew(dir, |meta| {
-        meta["format"] = json!(2);
+        meta["format"] = json!(format);
         let described = meta["files"].as_array_mut().unwrap();
         described.retain(|file| !file["name"].as_str().unwrap().starts_with("index/"));
         described.extend(files.iter().map(|file| serde_json::to_value(FileMeta::of(file)).unwrap()));
@@ -39,8 +44,8 @@ fn put(store: &Store, rows: &[Row]) {
     store.append(&unit(&tables()[0], rows)).unwrap();
 }
 
-/// The first half as a segment of format 2 if `old`, the rest as one of today; then both merged.
-fn check(rows: &[Row], queries: &[String], old: bool) -> usize {
+/// The first half as a segment of an older format, if any, the rest as one of today; then both merged.
+fn check(rows: &[Row], queries: &[String], older: Option<u32>) -> usize {
     let dir = tempfile::tempdir().unwrap();
     let brute = open(dir.path());
     put(&brute, rows);
@@ -48,7 +53,7 @@ fn check(rows: &[Row], queries: &[String], old: bool) -> usize {
     drop(brute);
     let same = |store: &Store, what: &str| {
         for (query, expected) in queries.iter().zip(&expected) {
-            assert!(&found(store, query) == expected, "{what} (old: {old}): {query}");
+            assert!(&found(store, query) == expected, "{what} (older: {older:?}): {query}");
         }
     };
     let (first, second) = rows.split_at(rows.len() / 2);
@@ -56,8 +61,8 @@ fn check(rows: &[Row], queries: &[String], old: bool) -> usize {
     put(&store, first);
     store.seal().unwrap();
     drop(store);
-    if old {
-        as_format_2(dir.path(), first);
+    if let Some(format) = older {
+        as_older(dir.path(), first, format);
     }
     let store = open(dir.path());
     put(&store, second);
@@ -133,13 +138,13 @@ fn agrees_with_a_scan_over_real_events() {
         let mut rng = StdRng::seed_from_u64(seed);
         let queries = queries(&mut rng, &rows, 120);
         println!("{file}, seed {seed}");
-        let some = check(&rows, &queries, seed.is_multiple_of(2));
+        let some = check(&rows, &queries, [None, Some(2), Some(3)][seed as usize % 3]);
         assert!(some > 80, "{file}, seed {seed}: only {some} queries find something");
     }
 }
 
 /// Words around the bound between rare and not, alone and in company, more rows than a block of postings has, values that come
-/// twice in a row, and ids that never repeat.
+/// twice in a row, ids that never repeat, times and UUIDs that share some of their words, codes that come now and then.
 #[test]
 fn agrees_with_a_scan_over_made_events() {
     let raw = |n: i64| {
@@ -147,7 +152,12 @@ fn agrees_with_a_scan_over_made_events() {
         let rare = format!("the {} of {}", ["rare", "odd"][usize::from(n % 100 == 7)], n % 200);
         let verb = ["get", "list", "get all"][n as usize % 3];
         let mixed = if n % 4 == 0 { json!(n % 7) } else { json!(format!("{} {}", n % 7, n % 3)) };
+        let at = format!("2026-01-15T09:{:02}:{:02}.{:06}Z", n / 600 % 60, n / 10 % 60, n * 7919 % 1_000_000);
+        let hex = hash(&(n / 2).to_string()).map(|b| format!("{b:02x}")).concat();
+        let uid = format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]);
+        let arn = format!("arn:aws:iam::{:012}:user/{}", 123_456_789_000 + n % 150, n % 11);
         json!({
+            "at": at, "uid": uid, "arn": arn, "version": (10_000_000 + n * 31).to_string(), "bytes": 20_000_000 + n / 3,
             "id": format!("{n:08x}-{:04x}", n * 7919 % 65536), "user": user, "rare": rare, "verb": verb,
             "groups": ["system:all", format!("system:{}", n % 5), "system:all"], "n": n % 50, "s": (n % 50).to_string(),
             "mixed": mixed, "empty": "", "dash": "--", "flag": n % 2 == 0,
@@ -157,7 +167,7 @@ fn agrees_with_a_scan_over_made_events() {
     let rows: Vec<Row> = (0..3000).map(|n| row(n, n, raw(n))).collect();
     let seed: u64 = rand::rng().random();
     let mut rng = StdRng::seed_from_u64(seed);
-    let mut all = queries(&mut rng, &rows, 100);
+    let mut all = queries(&mut rng, &rows, 150);
     let fixed = [
         "user:\"system user 7\"",
         "user:\"user system\"",
@@ -183,10 +193,29 @@ fn agrees_with_a_scan_over_made_events() {
         "id:\"00000007\"",
         "NOT user:\"user 1\"",
         "groups:\"system 4\" verb:list",
+        "\"2026 01 15t09\"",
+        "at:\"2026-01-15T09:01:07.005433Z\"",
+        "at:\"09 01 *\"",
+        "at:\"01 07 0*\"",
+        "at:0054*",
+        "at:*z",
+        "*5433z",
+        "at:\"* 007919z\"",
+        "arn:\"iam 123456789007\"",
+        "arn:\"iam 123456789007 user\"",
+        "123456789007",
+        "arn:\"aws iam\"",
+        "version:10000031",
+        "10000031",
+        "version:1000003?",
+        "bytes:20000001",
+        "20000001",
+        "NOT uid:*a*",
+        "uid:\"* 0* *\" n:7",
     ];
     all.extend(fixed.map(str::to_owned));
     println!("seed {seed}");
-    for old in [false, true] {
-        assert!(check(&rows, &all, old) > 85, "seed {seed}");
+    for older in [None, Some(2), Some(3)] {
+        assert!(check(&rows, &all, older) > 85, "seed {seed}");
     }
 }

@@ -3,6 +3,7 @@
 mod crash;
 mod flaky;
 mod format2;
+mod format3;
 mod index;
 mod language;
 mod measure;

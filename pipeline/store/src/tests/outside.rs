@@ -74,10 +74,9 @@ fn verify_finds_each_kind_of_damage() {
         assert!(problems.iter().any(|problem| problem.what.contains(expected)), "{expected}: {problems:?}");
     };
     check(&flip("data.parquet"), "data.parquet does not have the bytes that were written");
-    check(&flip("dedup.bin"), "dedup.bin does not have the bytes that were written");
-    check(&flip("index/paths.json"), "paths.json does not have the bytes");
+    check(&flip("index/paths.bin"), "paths.bin does not have the bytes");
     check(&flip("meta.json"), "meta.json");
-    check(&|dir| fs::remove_file(segments(dir)[0].join("dedup.bin")).unwrap(), "dedup.bin is missing");
+    check(&|dir| fs::remove_file(segments(dir)[0].join("data.parquet")).unwrap(), "data.parquet is missing");
     check(&|dir| fs::remove_dir_all(&segments(dir)[1]).unwrap(), "meta.json is missing");
     check(
         &|dir| fs::create_dir(dir.join("segments/kubernetes/01ARZ3NDEKTSV4RRFFQ69G5FAV")).unwrap(),

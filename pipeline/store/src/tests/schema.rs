@@ -8,8 +8,10 @@ use arrow::array::{ArrayRef, StringViewArray};
 use event::{ColumnType, Recompute, RowKey, Seen, TableSchema};
 use serde_json::{Value, json};
 
+use super::format3::dedup_file;
 use super::store::sql;
 use super::{array, found, hash, row, table, tables, unit};
+use crate::segment::FileMeta;
 use crate::{Compaction, Store, StoreError, StoreOptions};
 
 /// Columns by their own name in `raw`, as the other tests extract them.
@@ -27,15 +29,14 @@ fn options() -> StoreOptions {
     StoreOptions { recompute: Some(Arc::new(ByName)), ..StoreOptions::default() }
 }
 
+const OLD: [&str; 2] =
+    [r#"{"verb":"get","code":7,"status":"Failure","ips":["10.0.0.9"]}"#, r#"{"verb":"list","code":8}"#];
+
 /// Two rows of a table that had only `verb`, and `code` as text.
 fn old_rows(dir: &Path) {
     let old = table("kubernetes", &[("verb", ColumnType::String), ("code", ColumnType::String)]);
     let store = Store::open(dir, vec![old.clone()], StoreOptions::default()).unwrap();
-    let rows = [
-        row(1, 0, r#"{"verb":"get","code":7,"status":"Failure","ips":["10.0.0.9"]}"#),
-        row(2, 1, r#"{"verb":"list","code":8}"#),
-    ];
-    store.append(&unit(&old, &rows)).unwrap();
+    store.append(&unit(&old, &[row(1, 0, OLD[0]), row(2, 1, OLD[1])])).unwrap();
     store.seal().unwrap();
 }
 
@@ -62,18 +63,13 @@ pub fn describe_anew(dir: &Path, change: impl Fn(&mut Value)) {
 }
 
 /// The only segment as format 1 had it: no row numbers in `dedup.bin`, no columns in `meta.json`.
-fn as_format_1(dir: &Path) {
-    let path = segment(dir).join("dedup.bin");
-    let bytes = fs::read(&path).unwrap();
-    let prints = &bytes[..bytes.len() / 12 * 8];
-    fs::write(&path, prints).unwrap();
+fn as_format_1(dir: &Path, raws: &[&str]) {
+    let dedup = dedup_file(raws.iter().copied(), false);
+    fs::write(segment(dir).join(&dedup.name), &dedup.bytes).unwrap();
     describe_anew(dir, |meta| {
         meta["format"] = json!(1);
         meta.as_object_mut().unwrap().remove("columns");
-        for file in meta["files"].as_array_mut().unwrap().iter_mut().filter(|file| file["name"] == "dedup.bin") {
-            file["bytes"] = json!(prints.len());
-            file["blake3"] = json!(blake3::hash(prints).to_hex().as_str());
-        }
+        meta["files"].as_array_mut().unwrap().push(serde_json::to_value(FileMeta::of(&dedup)).unwrap());
     });
     let db = rusqlite::Connection::open(dir.join("manifest.db")).unwrap();
     db.execute_batch("DROP TABLE holds; PRAGMA user_version = 1").unwrap();
@@ -85,7 +81,7 @@ fn columns_added_later_are_computed_from_raw() {
         let dir = tempfile::tempdir().unwrap();
         old_rows(dir.path());
         if format_1 {
-            as_format_1(dir.path());
+            as_format_1(dir.path(), &OLD);
         }
         let store = Store::open(dir.path(), tables(), options()).unwrap();
         let new = row(3, 2, r#"{"verb":"get","code":7,"ips":["10.0.0.9"]}"#);
@@ -154,7 +150,7 @@ fn a_format_1_directory_is_upgraded() {
     store.append(&unit(&tables()[0], &rows)).unwrap();
     store.seal().unwrap();
     drop(store);
-    as_format_1(dir.path());
+    as_format_1(dir.path(), &raws.iter().map(String::as_str).collect::<Vec<_>>());
     let store = super::open(dir.path());
     assert_eq!(found(&store, "*").len(), 50);
     let keys: Vec<RowKey> = raws.iter().zip(0..).map(|(raw, time)| RowKey { time, hash: hash(raw) }).collect();
