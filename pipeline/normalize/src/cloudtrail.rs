@@ -67,18 +67,30 @@ pub(crate) fn arn(resource: &str) -> Option<Cow<'_, str>> {
 const WRAPPERS: [&str; 2] = ["apn", "hashicorp"];
 
 /// The client as one word in lower case: `kubectl`, `aws-cli`, `terraform`. The service's name where one called.
-pub(crate) fn user_agent_family(text: &str) -> Option<String> {
-    let text = text.trim_start_matches(['[', ' ', '"']);
-    let products = text.split([' ', ',']).filter(|product| !product.is_empty());
-    let mut families = products.map(|product| {
-        let family = product.split(['/', '(', ';']).next().unwrap_or_default();
-        family.trim_matches(['[', ']', '"']).to_lowercase()
+pub(crate) fn user_agent_family(text: &str) -> Option<Cow<'_, str>> {
+    let mut rest = text.trim_start_matches(['[', ' ', '"']);
+    let mut families = std::iter::from_fn(|| {
+        rest = rest.trim_start_matches([' ', ',']);
+        let end = memchr::memchr2(b' ', b',', rest.as_bytes()).unwrap_or(rest.len());
+        let product = &rest[..end];
+        rest = &rest[end..];
+        (!product.is_empty()).then(|| family(product))
     });
     let first = families.next().filter(|family| !family.is_empty())?;
-    if !WRAPPERS.contains(&first.as_str()) {
+    if !WRAPPERS.contains(&&*first) {
         return Some(first);
     }
-    Some(families.find(|family| !family.is_empty() && !WRAPPERS.contains(&family.as_str())).unwrap_or(first))
+    Some(families.find(|family| !family.is_empty() && !WRAPPERS.contains(&&**family)).unwrap_or(first))
+}
+
+/// The name of a product without its version.
+fn family(product: &str) -> Cow<'_, str> {
+    let end = memchr::memchr3(b'/', b'(', b';', product.as_bytes()).unwrap_or(product.len());
+    let name = product[..end].trim_matches(['[', ']', '"']);
+    match name.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase()) {
+        true => Cow::Borrowed(name),
+        false => Cow::Owned(name.to_lowercase()),
+    }
 }
 
 #[cfg(test)]

@@ -150,6 +150,19 @@ impl Transform {
         }
     }
 
+    /// Finding what it made of a value before costs less than making it again.
+    pub fn is_costly(self) -> bool {
+        matches!(
+            self,
+            Transform::RbacBinding
+                | Transform::RbacRole
+                | Transform::RbacSubjects
+                | Transform::RbacRules
+                | Transform::Pairs
+                | Transform::Arns
+        )
+    }
+
     /// `values` are as many as [`Transform::inputs`] says, one for [`Inputs::First`].
     pub fn apply<'v>(self, values: &[Option<&'v str>]) -> Option<Made<'v>> {
         match (self.inputs(), values) {
@@ -175,7 +188,10 @@ impl Transform {
             Transform::Address => {
                 value::elements(raw).next().map(value::text).map(|t| Made::Text(map(t, address::normal)))
             }
-            Transform::UserAgentFamily => cloudtrail::user_agent_family(&text()).map(|t| Made::Text(t.into())),
+            Transform::UserAgentFamily => match text() {
+                Cow::Borrowed(text) => cloudtrail::user_agent_family(text).map(Made::Text),
+                Cow::Owned(text) => cloudtrail::user_agent_family(&text).map(|t| Made::Text(t.into_owned().into())),
+            },
             Transform::Pairs => pairs(raw),
             Transform::UriPath => Some(Made::Text(map(text(), uri::path))),
             Transform::ExecArgv => match text() {
@@ -261,7 +277,7 @@ fn owned(list: Vec<Cow<'_, str>>) -> Vec<Cow<'static, str>> {
 
 /// `key=value` of each field of an object.
 fn pairs(raw: &str) -> Option<Made<'_>> {
-    let pair = |(key, value): (Cow<str>, &str)| Cow::Owned(format!("{key}={}", value::text(value)));
+    let pair = |(key, value): (Cow<str>, &str)| Cow::Owned([&*key, "=", &value::text(value)].concat());
     raw.starts_with('{').then(|| Made::List(value::fields(raw).map(pair).collect()))
 }
 

@@ -173,24 +173,26 @@ impl KeyTable {
     }
 }
 
-/// Length, first and last bytes of a key. Up to sixteen bytes these are all of it.
+/// Length, first and last bytes of a key. Up to 32 bytes these are all of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Ends {
     length: usize,
-    head: u64,
-    tail: u64,
+    head: u128,
+    tail: u128,
 }
 
 impl Ends {
-    #[inline]
+    #[inline(always)]
     fn of(key: &[u8]) -> Ends {
         let length = key.len();
         let (head, tail) = if let (Some(head), Some(tail)) = (key.first_chunk(), key.last_chunk()) {
-            (u64::from_le_bytes(*head), u64::from_le_bytes(*tail))
+            (u128::from_le_bytes(*head), u128::from_le_bytes(*tail))
         } else if let (Some(head), Some(tail)) = (key.first_chunk(), key.last_chunk()) {
-            (u64::from(u32::from_le_bytes(*head)), u64::from(u32::from_le_bytes(*tail)))
+            (u128::from(u64::from_le_bytes(*head)), u128::from(u64::from_le_bytes(*tail)))
+        } else if let (Some(head), Some(tail)) = (key.first_chunk(), key.last_chunk()) {
+            (u128::from(u32::from_le_bytes(*head)), u128::from(u32::from_le_bytes(*tail)))
         } else if length > 0 {
-            (u64::from(key[0]) | u64::from(key[length / 2]) << 8, u64::from(key[length - 1]))
+            (u128::from(key[0]) | u128::from(key[length / 2]) << 8, u128::from(key[length - 1]))
         } else {
             (0, 0)
         };
@@ -198,13 +200,13 @@ impl Ends {
     }
 
     fn are_all(self) -> bool {
-        self.length <= 16
+        self.length <= 32
     }
 
     /// Mixed: tells apart the keys that occur in practice.
     #[inline]
     fn digest(self) -> u64 {
-        let word = self.head ^ self.tail.rotate_left(23);
+        let word = self.head as u64 ^ ((self.tail >> 64) as u64 ^ self.tail as u64).rotate_left(23);
         (word ^ (word >> 32)).wrapping_add((self.length as u64) << 40)
     }
 }
@@ -230,6 +232,8 @@ mod tests {
             r#"f["k.1"]"#,
             "abcdefgh12345678ijklmnop",
             "abcdefgh87654321ijklmnop",
+            "abcdefghijklmnop12345678abcdefghijklmnop",
+            "abcdefghijklmnop87654321abcdefghijklmnop",
         ];
         let slots: Vec<usize> = paths.iter().map(|p| builder.insert(&Path::parse(p).unwrap().steps)).collect();
         assert_eq!(slots, (0..paths.len()).collect::<Vec<_>>());
@@ -246,7 +250,7 @@ mod tests {
         for (slot, path) in paths.iter().enumerate() {
             assert_eq!(find(path), Some(slot), "{path}");
         }
-        for path in ["ver", "verbs", "a", "a[2]", "f", "username", "abcdefgh00000000ijklmnop", "yz", "[0]"] {
+        for path in ["ver", "verbs", "a", "a[2]", "f", "username", "abcdefgh00000000ijklmnop", "abcdefghijklmnop00000000abcdefghijklmnop", "yz", "[0]"] {
             assert_eq!(find(path), None, "{path}");
         }
     }
