@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use crate::value;
+use crate::value::{self, Value};
 
 /// An event name without the API date and version that some services append: `CreateDistribution2020_05_31`,
 /// `AddPermission20150331v2`.
@@ -27,15 +27,17 @@ pub(crate) fn base_name(name: &str) -> &str {
 
 /// Who is responsible, across sessions: the role of a session, the service account of a web identity, the account of
 /// root, else the ARN, the name, the account or the service.
-pub(crate) fn principal<'v>([kind, issuer, arn, name, account, service]: [Option<&'v str>; 6]) -> Option<Cow<'v, str>> {
-    let kind = kind.map(value::text);
+pub(crate) fn principal<'v>(
+    [kind, issuer, arn, name, account, service]: [Option<Value<'v>>; 6],
+) -> Option<Cow<'v, str>> {
+    let kind = kind.map(Value::text);
     let chosen = match kind.as_deref() {
         Some("AssumedRole") => issuer.or(arn),
         Some("WebIdentityUser" | "SAMLUser") => name.or(arn),
         Some("Root") => account.or(arn),
         _ => arn,
     };
-    chosen.or(name).or(service).or(account).map(value::text)
+    chosen.or(name).or(service).or(account).map(Value::text)
 }
 
 /// The session of `arn:aws:sts::123456789012:assumed-role/Admin/alice`.
@@ -123,7 +125,7 @@ mod tests {
             let quoted = values.map(|v| format!("\"{v}\""));
             let mut given = [None; 6];
             for (given, (value, quoted)) in given.iter_mut().zip(values.iter().zip(&quoted)) {
-                *given = (!value.is_empty()).then_some(quoted.as_str());
+                *given = (!value.is_empty()).then_some(Value { json: quoted, plain: true });
             }
             assert_eq!(principal(given).as_deref(), expected, "{values:?}");
         };

@@ -36,8 +36,6 @@ pub(crate) struct ColumnBuilder {
 /// Where a list's elements lie among all of a column: the first, and the one behind the last.
 type Elements = (u32, u32);
 
-const SHORT_LIST: usize = 32;
-
 #[derive(Debug)]
 enum Values {
     None,
@@ -84,18 +82,19 @@ impl ColumnBuilder {
     }
 
     fn append_present(&mut self, fill: &FillSlots, slot: usize, found: Found, place: &mut RowPlace) {
-        let Some(json) = found.json(slot) else { return };
+        let Some(value) = found.value(slot) else { return };
+        let json = value.json;
         if let Some(transform) = fill.transform {
             match (self.kind, transform.inputs()) {
                 (ColumnType::String, Inputs::First) if transform.is_costly() => {
-                    let make = |json| match transform.apply(&[Some(json)]) {
+                    let make = || match transform.apply(&[Some(value)]) {
                         Some(Made::Text(made)) => Some(made),
                         _ => None,
                     };
                     self.append_text(json, found.text, place, make);
                 }
                 (ColumnType::StringList, Inputs::First) if transform.is_costly() => {
-                    let make = |json| match transform.apply(&[Some(json)]) {
+                    let make = || match transform.apply(&[Some(value)]) {
                         Some(Made::List(made)) => Some(made.into_iter()),
                         _ => None,
                     };
@@ -114,17 +113,12 @@ impl ColumnBuilder {
             ColumnType::Timestamp => self.append_value(place.row, value::time(json)),
             ColumnType::Bool => self.append_bool(place.row, value::boolean(json)),
             ColumnType::StringList => {
-                let read = |json| value::elements(json).map(value::text);
-                // A list of one address is read as fast as it is found.
-                match json.len() > SHORT_LIST {
-                    true => self.append_list(json, found.text, place, |json| Some(read(json))),
-                    false => drop(self.append_elements(read(json), found.text, place)),
-                }
+                self.append_list(json, found.text, place, || Some(value::elements(json).map(value::text)));
             }
             // Schemas refuse binary columns and hashes where paths fill them, so these would come out as text.
             ColumnType::String | ColumnType::Binary | ColumnType::Hash => match found.text_part(slot) {
                 Some(part) => self.append_view(place.row, place.raw.view(found.text, part)),
-                None => self.append_text(json, found.text, place, |json| Some(value::text(json))),
+                None => self.append_text(json, found.text, place, || Some(value.text())),
             },
         }
     }
@@ -135,10 +129,10 @@ impl ColumnBuilder {
         json: &'f str,
         text: &'f str,
         place: &mut RowPlace,
-        make: impl FnOnce(&'f str) -> Option<Cow<'f, str>>,
+        make: impl FnOnce() -> Option<Cow<'f, str>>,
     ) {
         let made = self.texts.find(json).unwrap_or_else(|| {
-            let made = make(json).map(|made| place.raw.view_or_add(text, &made, place.arena));
+            let made = make().map(|made| place.raw.view_or_add(text, &made, place.arena));
             self.texts.remember(json, made);
             made
         });
@@ -153,7 +147,7 @@ impl ColumnBuilder {
         json: &'f str,
         text: &'f str,
         place: &mut RowPlace,
-        make: impl FnOnce(&'f str) -> Option<L>,
+        make: impl FnOnce() -> Option<L>,
     ) {
         match self.lists.find(json) {
             Some(None) => {}
@@ -166,7 +160,7 @@ impl ColumnBuilder {
                 }
             }
             None => {
-                let made = make(json).and_then(|list| self.append_elements(list, text, place));
+                let made = make().and_then(|list| self.append_elements(list, text, place));
                 self.lists.remember(json, made);
             }
         }
@@ -241,7 +235,8 @@ impl ColumnBuilder {
 
     fn append_nulls(&mut self, rows: usize) {
         if matches!(self.values, Values::None) {
-            self.values = Values::new(self.kind, self.rows_before);
+            // Some more than that: growing copies everything.
+            self.values = Values::new(self.kind, self.rows_before + self.rows_before / 8);
         }
         let missing = rows - self.length;
         if missing > 0 {
@@ -268,7 +263,8 @@ impl ColumnBuilder {
         self.fill_up(rows);
         self.rows_before = rows;
         self.length = 0;
-        let nulls = nulls(std::mem::take(&mut self.gaps), rows);
+        let nulls = nulls(&self.gaps, rows);
+        self.gaps.clear();
         Some(match std::mem::replace(&mut self.values, Values::None) {
             Values::None => return None,
             Values::String(views) => blocks.column(views, nulls),
@@ -297,7 +293,7 @@ impl Values {
 }
 
 /// All rows but those in the gaps, which are in order.
-pub(crate) fn nulls(gaps: Vec<Range<usize>>, rows: usize) -> Option<NullBuffer> {
+pub(crate) fn nulls(gaps: &[Range<usize>], rows: usize) -> Option<NullBuffer> {
     if gaps.is_empty() {
         return None;
     }

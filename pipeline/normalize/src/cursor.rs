@@ -39,16 +39,27 @@ impl<'de> Cursor<'de> {
         Some(byte)
     }
 
+    #[inline(always)]
+    pub fn rest(&self) -> &'de [u8] {
+        &self.bytes[self.at..]
+    }
+
     /// Reads `"key":`; the key without its quotes, and whether it has escapes.
     #[inline(always)]
     pub fn key(&mut self) -> Option<(&'de [u8], bool)> {
         if self.token()? != b'"' {
             return None;
         }
+        let key = self.key_text()?;
+        (self.token()? == b':').then_some(key)
+    }
+
+    /// Reads a key whose opening quote has been read.
+    #[inline(always)]
+    pub fn key_text(&mut self) -> Option<(&'de [u8], bool)> {
         let start = self.at;
         let escaped = self.string()?;
-        let key = &self.bytes[start..self.at - 1];
-        (self.token()? == b':').then_some((key, escaped))
+        Some((&self.bytes[start..self.at - 1], escaped))
     }
 
     /// Reads a string whose opening quote has been read; says whether it has escapes.

@@ -24,7 +24,7 @@ struct Entry<T> {
 /// Some hundred principals make most of a stream. What is remembered of them should stay in a core's cache.
 const ENTRIES: usize = 512;
 /// Longer values seldom come twice.
-const JSON_MAX: usize = 512;
+const JSON_MAX: usize = 4096;
 
 impl<T> Default for Memo<T> {
     fn default() -> Self {

@@ -15,7 +15,7 @@ use memchr::memmem::{self, Finder};
 use crate::cursor::Cursor;
 use crate::path::Step;
 use crate::trie::TrieBuilder;
-use crate::value;
+use crate::value::{self, Value};
 use crate::walk::Found;
 
 pub(crate) const REDACTED: &str = "[redacted]";
@@ -153,7 +153,7 @@ impl Secrets {
         }
         match (self.source, &self.slots[..]) {
             (Source::Kubernetes, [resource, subresource, request, response, request_kind, response_kind, uri]) => {
-                let text = |slot: &usize| value::text(found.json(*slot).unwrap_or_default());
+                let text = |slot: &usize| found.value(*slot).map(Value::text).unwrap_or_default();
                 let is_kind = |slot: &usize| found.is_present(*slot) && about_kind(&text(slot)) != Some(About::Other);
                 let body = found.is_present(*request) || found.is_present(*response);
                 (body && about(&text(resource), &text(subresource)) != About::Other)

@@ -8,7 +8,7 @@ use arrow::array::{
     ArrayRef, BinaryBuilder, BooleanArray, BooleanBufferBuilder, FixedSizeBinaryArray, RecordBatch, new_null_array,
 };
 use arrow::buffer::BooleanBuffer;
-use event::{Message, Micros, RowHash, TableSchema};
+use event::{Message, Micros, Origin, RowHash, Source, TableSchema};
 
 use crate::arena::{Arena, Blocks, Place, View};
 use crate::column::{ColumnBuilder, RowPlace, int64, nulls, timestamp};
@@ -112,9 +112,9 @@ struct Meta {
     time: Vec<Micros>,
     ingest_time: Vec<Micros>,
     event_uid: Vec<View>,
-    source: Repeated<&'static str>,
+    source: Repeated<Source>,
     cluster: Repeated<Arc<str>>,
-    origin: Repeated<&'static str>,
+    origin: Repeated<Origin>,
     topic: Repeated<Arc<str>>,
     partition: Vec<i64>,
     offset: Vec<i64>,
@@ -144,14 +144,14 @@ impl Meta {
             Uid::Part(part) => raw.view(row.raw, part),
             Uid::Made(uid) => arena.view(uid),
         });
-        self.source.append(Some(&message.source.name()), arena);
-        self.cluster.append(message.cluster.as_ref(), arena);
-        self.origin.append(Some(&message.origin.name()), arena);
-        self.topic.append(Some(&message.topic), arena);
+        self.source.append(Some(&message.source), |source| source.name(), arena);
+        self.cluster.append(message.cluster.as_ref(), |cluster| cluster, arena);
+        self.origin.append(Some(&message.origin), |origin| origin.name(), arena);
+        self.topic.append(Some(&message.topic), |topic| topic, arena);
         self.partition.push(i64::from(message.partition));
         self.offset.push(message.offset);
         self.message_index.push(row.index);
-        self.file_sha256.append(message.file_sha256.as_ref(), arena);
+        self.file_sha256.append(message.file_sha256.as_ref(), |hash| hash, arena);
         self.row_hash.extend_from_slice(row.hash);
         self.raw.push(raw.view(row.raw, 0..row.raw.len()));
         raw
@@ -236,23 +236,23 @@ impl<T> Default for Repeated<T> {
     }
 }
 
-impl<T: Clone + PartialEq + AsRef<str>> Repeated<T> {
+impl<T: Clone + PartialEq> Repeated<T> {
     #[inline]
-    fn append(&mut self, text: Option<&T>, arena: &mut Arena) {
-        if self.last.map(|last| &self.known[last].0) != text {
+    fn append(&mut self, value: Option<&T>, name: fn(&T) -> &str, arena: &mut Arena) {
+        if self.last.map(|last| &self.known[last].0) != value {
             self.end_run();
-            self.last = text.map(|text| self.place(text, arena));
+            self.last = value.map(|value| self.place(value, name, arena));
         }
         self.run += 1;
     }
 
     /// Where the value is among the known ones.
-    fn place(&mut self, text: &T, arena: &mut Arena) -> usize {
-        if let Some(place) = self.known.iter().position(|(known, _)| known == text) {
+    fn place(&mut self, value: &T, name: fn(&T) -> &str, arena: &mut Arena) -> usize {
+        if let Some(place) = self.known.iter().position(|(known, _)| known == value) {
             return place;
         }
         self.known.truncate(KNOWN_MAX - 1);
-        self.known.push((text.clone(), arena.view(text.as_ref())));
+        self.known.push((value.clone(), arena.view(name(value))));
         self.known.len() - 1
     }
 
@@ -266,7 +266,7 @@ impl<T: Clone + PartialEq + AsRef<str>> Repeated<T> {
 
     fn finish(mut self, blocks: &Blocks) -> ArrayRef {
         self.end_run();
-        let nulls = nulls(self.gaps, self.views.len());
+        let nulls = nulls(&self.gaps, self.views.len());
         blocks.column(self.views, nulls)
     }
 }

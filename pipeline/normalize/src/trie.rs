@@ -14,6 +14,8 @@ pub(crate) struct Trie {
 #[derive(Debug, Default)]
 pub(crate) struct Node {
     pub slot: Option<usize>,
+    /// The key that leads here.
+    pub label: Option<Label>,
     keys: KeyTable,
     indexes: BTreeMap<usize, usize>,
 }
@@ -61,9 +63,45 @@ pub(crate) struct TrieBuilder {
     slots: usize,
 }
 
+/// A key as it nearly always stands in JSON, without escapes and with its closing quote.
+#[derive(Debug)]
+pub(crate) struct Label {
+    text: Box<[u8]>,
+    /// The first bytes of it, and which of sixteen these are.
+    head: u128,
+    mask: u128,
+}
+
+const LABEL_HEAD: usize = 16;
+
+impl Label {
+    /// `None` for keys that need escapes.
+    fn new(key: &str) -> Option<Label> {
+        let plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+        if !key.bytes().all(plain) {
+            return None;
+        }
+        let text = [key.as_bytes(), b"\""].concat().into_boxed_slice();
+        let mut head = [0; LABEL_HEAD];
+        let length = text.len().min(LABEL_HEAD);
+        head[..length].copy_from_slice(&text[..length]);
+        Some(Label { text, head: u128::from_le_bytes(head), mask: u128::MAX >> (8 * (LABEL_HEAD - length)) })
+    }
+
+    /// Its length, if `text` begins with it. At the very end of a text it may be overlooked.
+    #[inline(always)]
+    pub fn begins(&self, text: &[u8]) -> Option<usize> {
+        let head = u128::from_le_bytes(*text.first_chunk()?);
+        let length = self.text.len();
+        let rest = || text.get(LABEL_HEAD..length) == Some(&self.text[LABEL_HEAD..]);
+        (head & self.mask == self.head && (length <= LABEL_HEAD || rest())).then_some(length)
+    }
+}
+
 #[derive(Debug, Default)]
 struct Growing {
     slot: Option<usize>,
+    label: Option<Label>,
     children: BTreeMap<Step, usize>,
 }
 
@@ -78,7 +116,8 @@ impl TrieBuilder {
             let next = self.nodes.len();
             at = *self.nodes[at].children.entry(step.clone()).or_insert(next);
             if at == next {
-                self.nodes.push(Growing::default());
+                let label = if let Step::Key(key) = step { Label::new(key) } else { None };
+                self.nodes.push(Growing { label, ..Growing::default() });
             }
         }
         let slots = &mut self.slots;
@@ -105,7 +144,7 @@ impl Growing {
                 }
             }
         }
-        Node { slot: self.slot, keys: KeyTable::new(keys), indexes }
+        Node { slot: self.slot, label: self.label, keys: KeyTable::new(keys), indexes }
     }
 }
 
@@ -215,6 +254,19 @@ impl Ends {
 mod tests {
     use super::*;
     use crate::path::Path;
+
+    #[test]
+    fn labels_are_whole_keys() {
+        for key in ["", "k", "fourteen bytes", "fifteen bytes--", "sixteen bytes---", "seventeen bytes--", "é"] {
+            let label = Label::new(key).unwrap();
+            let text = format!("{key}\": and something else");
+            assert_eq!(label.begins(text.as_bytes()), Some(key.len() + 1), "{key}");
+            for other in [format!("{key}s\": and something else"), format!("x{text}"), format!("{key}\\\": and so on, on")] {
+                assert_eq!(label.begins(other.as_bytes()), None, "{key} {other}");
+            }
+        }
+        assert!(["a\"b", "a\\b", "a\nb"].iter().all(|key| Label::new(key).is_none()));
+    }
 
     #[test]
     fn finds_every_inserted_path_and_no_other() {
