@@ -5,9 +5,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{
-    ArrayRef, BooleanArray, BooleanBufferBuilder, Int64Array, ListArray, TimestampMicrosecondArray,
-};
+use arrow::array::{ArrayRef, BooleanArray, BooleanBufferBuilder, Int64Array, ListArray, TimestampMicrosecondArray};
 use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, Field};
 use event::ColumnType;

@@ -8,7 +8,7 @@ use foldhash::fast::FixedState;
 /// Values by their JSON text, as far as they were remembered last.
 #[derive(Debug)]
 pub(crate) struct Memo<T> {
-    /// None until the first value, then [`ENTRIES`].
+    /// Empty until there is a value, then [`ENTRIES`].
     entries: Vec<Entry<T>>,
     batch: u64,
 }
@@ -23,8 +23,8 @@ struct Entry<T> {
 
 /// Some hundred principals make most of a stream. What is remembered of them should stay in a core's cache.
 const ENTRIES: usize = 512;
-/// Longer values seldom come twice.
-const JSON_MAX: usize = 4096;
+/// Longer values seldom come twice. Bounds what a column remembers to half a megabyte.
+const JSON_MAX: usize = 1024;
 
 impl<T> Default for Memo<T> {
     fn default() -> Self {

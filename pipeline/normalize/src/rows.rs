@@ -68,7 +68,8 @@ impl EventRows {
     pub fn finish(&mut self, program: &Program) -> Option<RecordBatch> {
         let rows = self.meta.rows();
         let (mut columns, blocks) = self.meta.finish()?;
-        let filled: Vec<Option<ArrayRef>> = self.columns.iter_mut().map(|column| column.finish(rows, &blocks)).collect();
+        let filled: Vec<Option<ArrayRef>> =
+            self.columns.iter_mut().map(|column| column.finish(rows, &blocks)).collect();
         // A third of the columns has no value in any row; those of a type share one array.
         let mut nulls = BTreeMap::new();
         for fill in &program.columns {

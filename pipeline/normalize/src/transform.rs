@@ -151,7 +151,7 @@ impl Transform {
         }
     }
 
-    /// Finding what it made of a value before costs less than making it again.
+    /// Finding what it made of a value before costs less than making it again. URIs seldom come twice.
     pub fn is_costly(self) -> bool {
         !matches!(self, Transform::UriPath | Transform::ExecArgv | Transform::ExecContainer)
     }

@@ -261,7 +261,9 @@ mod tests {
             let label = Label::new(key).unwrap();
             let text = format!("{key}\": and something else");
             assert_eq!(label.begins(text.as_bytes()), Some(key.len() + 1), "{key}");
-            for other in [format!("{key}s\": and something else"), format!("x{text}"), format!("{key}\\\": and so on, on")] {
+            for other in
+                [format!("{key}s\": and something else"), format!("x{text}"), format!("{key}\\\": and so on, on")]
+            {
                 assert_eq!(label.begins(other.as_bytes()), None, "{key} {other}");
             }
         }
@@ -302,7 +304,18 @@ mod tests {
         for (slot, path) in paths.iter().enumerate() {
             assert_eq!(find(path), Some(slot), "{path}");
         }
-        for path in ["ver", "verbs", "a", "a[2]", "f", "username", "abcdefgh00000000ijklmnop", "abcdefghijklmnop00000000abcdefghijklmnop", "yz", "[0]"] {
+        for path in [
+            "ver",
+            "verbs",
+            "a",
+            "a[2]",
+            "f",
+            "username",
+            "abcdefgh00000000ijklmnop",
+            "abcdefghijklmnop00000000abcdefghijklmnop",
+            "yz",
+            "[0]",
+        ] {
             assert_eq!(find(path), None, "{path}");
         }
     }
