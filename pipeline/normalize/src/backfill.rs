@@ -62,7 +62,9 @@ impl Recompute for Backfill {
         let blocks = arena.finish();
         let columns = wanted.into_iter().zip(names);
         columns
-            .map(|(wanted, name)| wanted.map_or_else(|| nulls(name), |mut w| w.builder.finish(raw.len(), &blocks)))
+            .map(|(wanted, name)| {
+                wanted.and_then(|mut w| w.builder.finish(raw.len(), &blocks)).unwrap_or_else(|| nulls(name))
+            })
             .collect()
     }
 }

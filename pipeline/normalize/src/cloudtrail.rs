@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use crate::value;
+use crate::value::{self, Value};
 
 /// An event name without the API date and version that some services append: `CreateDistribution2020_05_31`,
 /// `AddPermission20150331v2`.
@@ -27,15 +27,17 @@ pub(crate) fn base_name(name: &str) -> &str {
 
 /// Who is responsible, across sessions: the role of a session, the service account of a web identity, the account of
 /// root, else the ARN, the name, the account or the service.
-pub(crate) fn principal<'v>([kind, issuer, arn, name, account, service]: [Option<&'v str>; 6]) -> Option<Cow<'v, str>> {
-    let kind = kind.map(value::text);
+pub(crate) fn principal<'v>(
+    [kind, issuer, arn, name, account, service]: [Option<Value<'v>>; 6],
+) -> Option<Cow<'v, str>> {
+    let kind = kind.map(Value::text);
     let chosen = match kind.as_deref() {
         Some("AssumedRole") => issuer.or(arn),
         Some("WebIdentityUser" | "SAMLUser") => name.or(arn),
         Some("Root") => account.or(arn),
         _ => arn,
     };
-    chosen.or(name).or(service).or(account).map(value::text)
+    chosen.or(name).or(service).or(account).map(Value::text)
 }
 
 /// The session of `arn:aws:sts::123456789012:assumed-role/Admin/alice`.
@@ -67,18 +69,30 @@ pub(crate) fn arn(resource: &str) -> Option<Cow<'_, str>> {
 const WRAPPERS: [&str; 2] = ["apn", "hashicorp"];
 
 /// The client as one word in lower case: `kubectl`, `aws-cli`, `terraform`. The service's name where one called.
-pub(crate) fn user_agent_family(text: &str) -> Option<String> {
-    let text = text.trim_start_matches(['[', ' ', '"']);
-    let products = text.split([' ', ',']).filter(|product| !product.is_empty());
-    let mut families = products.map(|product| {
-        let family = product.split(['/', '(', ';']).next().unwrap_or_default();
-        family.trim_matches(['[', ']', '"']).to_lowercase()
+pub(crate) fn user_agent_family(text: &str) -> Option<Cow<'_, str>> {
+    let mut rest = text.trim_start_matches(['[', ' ', '"']);
+    let mut families = std::iter::from_fn(|| {
+        rest = rest.trim_start_matches([' ', ',']);
+        let end = memchr::memchr2(b' ', b',', rest.as_bytes()).unwrap_or(rest.len());
+        let product = &rest[..end];
+        rest = &rest[end..];
+        (!product.is_empty()).then(|| family(product))
     });
     let first = families.next().filter(|family| !family.is_empty())?;
-    if !WRAPPERS.contains(&first.as_str()) {
+    if !WRAPPERS.contains(&&*first) {
         return Some(first);
     }
-    Some(families.find(|family| !family.is_empty() && !WRAPPERS.contains(&family.as_str())).unwrap_or(first))
+    Some(families.find(|family| !family.is_empty() && !WRAPPERS.contains(&&**family)).unwrap_or(first))
+}
+
+/// The name of a product without its version.
+fn family(product: &str) -> Cow<'_, str> {
+    let end = memchr::memchr3(b'/', b'(', b';', product.as_bytes()).unwrap_or(product.len());
+    let name = product[..end].trim_matches(['[', ']', '"']);
+    match name.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase()) {
+        true => Cow::Borrowed(name),
+        false => Cow::Owned(name.to_lowercase()),
+    }
 }
 
 #[cfg(test)]
@@ -111,7 +125,7 @@ mod tests {
             let quoted = values.map(|v| format!("\"{v}\""));
             let mut given = [None; 6];
             for (given, (value, quoted)) in given.iter_mut().zip(values.iter().zip(&quoted)) {
-                *given = (!value.is_empty()).then_some(quoted.as_str());
+                *given = (!value.is_empty()).then_some(Value { json: quoted, plain: true });
             }
             assert_eq!(principal(given).as_deref(), expected, "{values:?}");
         };

@@ -5,16 +5,15 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{
-    ArrayRef, BooleanArray, BooleanBufferBuilder, Int64Array, ListArray, TimestampMicrosecondArray, new_null_array,
-};
+use arrow::array::{ArrayRef, BooleanArray, BooleanBufferBuilder, Int64Array, ListArray, TimestampMicrosecondArray};
 use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, Field};
 use event::ColumnType;
 
 use crate::arena::{Arena, Blocks, Place, View};
+use crate::memo::Memo;
 use crate::program::FillSlots;
-use crate::transform::{Inputs, Made, Transform};
+use crate::transform::{Inputs, Made};
 use crate::value;
 use crate::walk::Found;
 
@@ -28,18 +27,12 @@ pub(crate) struct ColumnBuilder {
     gaps: Vec<Range<usize>>,
     /// Rows of the batch before: a guess at what this one will have.
     rows_before: usize,
-    memo: Memo,
+    texts: Memo<Option<View>>,
+    lists: Memo<Option<Elements>>,
 }
 
-/// What a transform made last in this batch: clients, addresses and names come in runs.
-#[derive(Debug, Default)]
-struct Memo {
-    json: String,
-    made: Option<View>,
-}
-
-/// Longer values are seldom the same as the one before.
-const MEMO_MAX: usize = 256;
+/// Where a list's elements lie among all of a column: the first, and the one behind the last.
+type Elements = (u32, u32);
 
 #[derive(Debug)]
 enum Values {
@@ -59,19 +52,17 @@ pub(crate) struct RowPlace<'a> {
     pub arena: &'a mut Arena,
 }
 
-impl RowPlace<'_> {
-    /// A view of what stands in the row's text, else of a copy.
-    fn view(&mut self, made: Cow<str>, text: &str) -> View {
-        match value::part_of(text, &made) {
-            Some(part) => self.raw.view(text, part),
-            None => self.arena.view(&made),
-        }
-    }
-}
-
 impl ColumnBuilder {
     pub fn new(kind: ColumnType) -> Self {
-        ColumnBuilder { kind, values: Values::None, length: 0, gaps: Vec::new(), rows_before: 0, memo: Memo::default() }
+        ColumnBuilder {
+            kind,
+            values: Values::None,
+            length: 0,
+            gaps: Vec::new(),
+            rows_before: 0,
+            texts: Memo::default(),
+            lists: Memo::default(),
+        }
     }
 
     /// Appends one row's value. Most columns have none, so that is all that is inlined.
@@ -89,50 +80,87 @@ impl ColumnBuilder {
     }
 
     fn append_present(&mut self, fill: &FillSlots, slot: usize, found: Found, place: &mut RowPlace) {
+        let Some(value) = found.value(slot) else { return };
+        let json = value.json;
         if let Some(transform) = fill.transform {
-            if transform.inputs() == Inputs::First && self.kind == ColumnType::String {
-                return self.append_transformed(transform, found.json(slot).unwrap_or_default(), found.text, place);
-            }
-            if let Some(made) = fill.make(transform, slot, found) {
-                self.append_made(made, found.text, place);
+            match (self.kind, transform.inputs()) {
+                (ColumnType::String, Inputs::First) if transform.is_costly() => {
+                    let make = || match transform.apply(&[Some(value)]) {
+                        Some(Made::Text(made)) => Some(made),
+                        _ => None,
+                    };
+                    self.append_text(json, found.text, place, make);
+                }
+                (ColumnType::StringList, Inputs::First) if transform.is_costly() => {
+                    let make = || match transform.apply(&[Some(value)]) {
+                        Some(Made::List(made)) => Some(made.into_iter()),
+                        _ => None,
+                    };
+                    self.append_list(json, found.text, place, make);
+                }
+                _ => {
+                    if let Some(made) = fill.make(transform, slot, found) {
+                        self.append_made(made, found.text, place);
+                    }
+                }
             }
             return;
         }
         match self.kind {
-            ColumnType::Int64 => self.append_value(place.row, found.json(slot).and_then(value::int)),
-            ColumnType::Timestamp => self.append_value(place.row, found.json(slot).and_then(value::time)),
-            ColumnType::Bool => self.append_bool(place.row, found.json(slot).and_then(value::boolean)),
+            ColumnType::Int64 => self.append_value(place.row, value::int(json)),
+            ColumnType::Timestamp => self.append_value(place.row, value::time(json)),
+            ColumnType::Bool => self.append_bool(place.row, value::boolean(json)),
             ColumnType::StringList => {
-                if let Some(json) = found.json(slot) {
-                    self.append_list(value::elements(json).map(value::text), found.text, place);
-                }
+                self.append_list(json, found.text, place, || Some(value::elements(json).map(value::text)));
             }
             // Schemas refuse binary columns and hashes where paths fill them, so these would come out as text.
-            ColumnType::String | ColumnType::Binary | ColumnType::Hash => {
-                let view = match (found.text_part(slot), found.json(slot)) {
-                    (Some(part), _) => place.raw.view(found.text, part),
-                    (None, Some(json)) => place.arena.view(&value::text(json)),
-                    (None, None) => return,
-                };
-                self.append_view(place.row, view);
-            }
+            ColumnType::String | ColumnType::Binary | ColumnType::Hash => match found.text_part(slot) {
+                Some(part) => self.append_view(place.row, place.raw.view(found.text, part)),
+                None => self.append_text(json, found.text, place, || Some(value.text())),
+            },
         }
     }
 
-    /// Appends the text that a transform makes of one value.
-    fn append_transformed(&mut self, transform: Transform, json: &str, text: &str, place: &mut RowPlace) {
-        if self.memo.json != json || json.is_empty() {
-            self.memo.json.clear();
-            self.memo.made = match transform.apply(&[Some(json)]) {
-                Some(Made::Text(made)) => Some(place.view(made, text)),
-                _ => None,
-            };
-            if json.len() <= MEMO_MAX {
-                self.memo.json.push_str(json);
-            }
-        }
-        if let Some(view) = self.memo.made {
+    /// Appends the text that `make` makes of a value that stands in the row's `text`.
+    fn append_text<'f>(
+        &mut self,
+        json: &'f str,
+        text: &'f str,
+        place: &mut RowPlace,
+        make: impl FnOnce() -> Option<Cow<'f, str>>,
+    ) {
+        let made = self.texts.find(json).unwrap_or_else(|| {
+            let made = make().map(|made| place.raw.view_or_add(text, &made, place.arena));
+            self.texts.remember(json, made);
+            made
+        });
+        if let Some(view) = made {
             self.append_view(place.row, view);
+        }
+    }
+
+    /// Appends the list that `make` makes of a value that stands in the row's `text`.
+    fn append_list<'f, L: Iterator<Item = Cow<'f, str>>>(
+        &mut self,
+        json: &'f str,
+        text: &'f str,
+        place: &mut RowPlace,
+        make: impl FnOnce() -> Option<L>,
+    ) {
+        match self.lists.find(json) {
+            Some(None) => {}
+            Some(Some((first, end))) => {
+                self.fill_up(place.row);
+                if let Values::StringList(ends, views) = &mut self.values {
+                    views.extend_from_within(first as usize..end as usize);
+                    ends.push(views.len() as i32);
+                    self.length += 1;
+                }
+            }
+            None => {
+                let made = make().and_then(|list| self.append_elements(list, text, place));
+                self.lists.remember(json, made);
+            }
         }
     }
 
@@ -140,12 +168,14 @@ impl ColumnBuilder {
     pub fn append_made(&mut self, made: Made, text: &str, place: &mut RowPlace) {
         match (self.kind, made) {
             (ColumnType::String, Made::Text(made)) => {
-                let view = place.view(made, text);
+                let view = place.raw.view_or_add(text, &made, place.arena);
                 self.append_view(place.row, view);
             }
             (ColumnType::Bool, Made::Bool(yes)) => self.append_bool(place.row, Some(yes)),
             (ColumnType::Int64, Made::Int(number)) => self.append_value(place.row, Some(number)),
-            (ColumnType::StringList, Made::List(list)) => self.append_list(list.into_iter(), text, place),
+            (ColumnType::StringList, Made::List(list)) => {
+                self.append_elements(list.into_iter(), text, place);
+            }
             (kind, made) => debug_assert!(false, "{made:?} in a column of {}", kind.name()),
         }
     }
@@ -177,13 +207,20 @@ impl ColumnBuilder {
         }
     }
 
-    fn append_list<'t>(&mut self, list: impl Iterator<Item = Cow<'t, str>>, text: &str, place: &mut RowPlace) {
+    /// Returns where they lie.
+    fn append_elements<'t>(
+        &mut self,
+        list: impl Iterator<Item = Cow<'t, str>>,
+        text: &str,
+        place: &mut RowPlace,
+    ) -> Option<Elements> {
         self.fill_up(place.row);
-        if let Values::StringList(ends, views) = &mut self.values {
-            list.for_each(|element| views.push(place.view(element, text)));
-            ends.push(views.len() as i32);
-            self.length += 1;
-        }
+        let Values::StringList(ends, views) = &mut self.values else { return None };
+        let first = views.len() as u32;
+        views.extend(list.map(|element| place.raw.view_or_add(text, &element, place.arena)));
+        ends.push(views.len() as i32);
+        self.length += 1;
+        Some((first, views.len() as u32))
     }
 
     /// Appends nulls until there are `rows`, all of them at once.
@@ -196,7 +233,8 @@ impl ColumnBuilder {
 
     fn append_nulls(&mut self, rows: usize) {
         if matches!(self.values, Values::None) {
-            self.values = Values::new(self.kind, self.rows_before);
+            // Some more than that: growing copies everything.
+            self.values = Values::new(self.kind, self.rows_before + self.rows_before / 8);
         }
         let missing = rows - self.length;
         if missing > 0 {
@@ -205,27 +243,28 @@ impl ColumnBuilder {
         }
         match &mut self.values {
             Values::None => {}
-            Values::String(views) => views.resize(rows, 0),
+            Values::String(views) => views.resize(rows, View::default()),
             Values::Int64(values) | Values::Timestamp(values) => values.resize(rows, 0),
             Values::Bool(values) => values.append_n(missing, false),
             Values::StringList(ends, views) => ends.resize(rows, views.len() as i32),
         }
     }
 
-    /// Hands over a batch of `rows` rows and starts anew.
-    pub fn finish(&mut self, rows: usize, blocks: &Blocks) -> ArrayRef {
-        // Its view is of this batch's bytes.
-        self.memo.json.clear();
+    /// Hands over a batch of `rows` rows and starts anew; `None` when all of them are null.
+    pub fn finish(&mut self, rows: usize, blocks: &Blocks) -> Option<ArrayRef> {
+        self.texts.end_batch();
+        self.lists.end_batch();
         if matches!(self.values, Values::None) {
             self.rows_before = rows;
-            return new_null_array(&self.kind.arrow(), rows);
+            return None;
         }
         self.fill_up(rows);
         self.rows_before = rows;
         self.length = 0;
-        let nulls = nulls(std::mem::take(&mut self.gaps), rows);
-        match std::mem::replace(&mut self.values, Values::None) {
-            Values::None => new_null_array(&self.kind.arrow(), rows),
+        let nulls = nulls(&self.gaps, rows);
+        self.gaps.clear();
+        Some(match std::mem::replace(&mut self.values, Values::None) {
+            Values::None => return None,
             Values::String(views) => blocks.column(views, nulls),
             Values::Int64(values) => int64(values, nulls),
             Values::Bool(mut values) => Arc::new(BooleanArray::new(values.finish(), nulls)),
@@ -235,7 +274,7 @@ impl ColumnBuilder {
                 let item = Arc::new(Field::new("item", DataType::Utf8View, true));
                 Arc::new(ListArray::new(item, offsets, blocks.column(views, None), nulls))
             }
-        }
+        })
     }
 }
 
@@ -252,7 +291,7 @@ impl Values {
 }
 
 /// All rows but those in the gaps, which are in order.
-fn nulls(gaps: Vec<Range<usize>>, rows: usize) -> Option<NullBuffer> {
+pub(crate) fn nulls(gaps: &[Range<usize>], rows: usize) -> Option<NullBuffer> {
     if gaps.is_empty() {
         return None;
     }

@@ -23,20 +23,22 @@ impl<'de> Cursor<'de> {
     /// The next byte that is not white space, which stays to be read.
     #[inline(always)]
     pub fn peek(&mut self) -> Option<u8> {
-        loop {
-            match *self.bytes.get(self.at)? {
-                b' ' | b'\n' | b'\t' | b'\r' => self.at += 1,
-                byte => return Some(byte),
-            }
-        }
+        let (byte, after) = token(self.bytes, self.at)?;
+        self.at = after - 1;
+        Some(byte)
     }
 
     /// Reads the next byte that is not white space.
     #[inline(always)]
     pub fn token(&mut self) -> Option<u8> {
-        let byte = self.peek()?;
-        self.at += 1;
+        let (byte, after) = token(self.bytes, self.at)?;
+        self.at = after;
         Some(byte)
+    }
+
+    #[inline(always)]
+    pub fn rest(&self) -> &'de [u8] {
+        &self.bytes[self.at..]
     }
 
     /// Reads `"key":`; the key without its quotes, and whether it has escapes.
@@ -45,67 +47,69 @@ impl<'de> Cursor<'de> {
         if self.token()? != b'"' {
             return None;
         }
+        let key = self.key_text()?;
+        (self.token()? == b':').then_some(key)
+    }
+
+    /// Reads a key whose opening quote has been read.
+    #[inline(always)]
+    pub fn key_text(&mut self) -> Option<(&'de [u8], bool)> {
         let start = self.at;
         let escaped = self.string()?;
-        let key = &self.bytes[start..self.at - 1];
-        (self.token()? == b':').then_some((key, escaped))
+        Some((&self.bytes[start..self.at - 1], escaped))
     }
 
     /// Reads a string whose opening quote has been read; says whether it has escapes.
     #[inline(always)]
     pub fn string(&mut self) -> Option<bool> {
-        let mut escaped = false;
-        loop {
-            self.at = scan::plain_end(self.bytes, self.at);
-            let byte = *self.bytes.get(self.at)?;
-            self.at += 1;
-            match byte {
-                b'"' => return Some(escaped),
-                b'\\' => self.escape()?,
-                _ => return None,
-            }
-            escaped = true;
-        }
-    }
-
-    #[cold]
-    fn escape(&mut self) -> Option<()> {
-        let rest = &self.bytes[self.at..];
-        self.at += match rest {
-            [b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => 1,
-            [b'u', a, b, c, d, ..] if [a, b, c, d].iter().all(|digit| digit.is_ascii_hexdigit()) => 5,
-            _ => return None,
-        };
-        Some(())
+        let (end, escaped) = string_end(self.bytes, self.at)?;
+        self.at = end;
+        Some(escaped)
     }
 
     /// Reads one value of any kind.
     pub fn skip(&mut self) -> Option<()> {
+        let bytes = self.bytes;
+        // A variable of its own stays in a register: most bytes of most events pass here.
+        let mut at = self.at;
         let mut open = Open::default();
         loop {
-            match self.token()? {
-                b'"' => drop(self.string()?),
-                b'{' if self.peek()? == b'}' => self.at += 1,
-                b'[' if self.peek()? == b']' => self.at += 1,
-                b'{' => {
-                    open.push(true);
-                    self.key()?;
-                    continue;
+            let (first, after) = token(bytes, at)?;
+            at = after;
+            match first {
+                b'"' => (at, _) = string_end(bytes, at)?,
+                b'{' => match token(bytes, at)? {
+                    (b'}', after) => at = after,
+                    _ => {
+                        open.push(true);
+                        at = key_end(bytes, at)?;
+                        continue;
+                    }
+                },
+                b'[' => match token(bytes, at)? {
+                    (b']', after) => at = after,
+                    _ => {
+                        open.push(false);
+                        continue;
+                    }
+                },
+                first => {
+                    self.at = at;
+                    self.scalar(first)?;
+                    at = self.at;
                 }
-                b'[' => {
-                    open.push(false);
-                    continue;
-                }
-                byte => self.scalar(byte)?,
             }
             // Behind a value: on to the next one, out of all that ends here.
             loop {
                 if open.depth == 0 {
+                    self.at = at;
                     return Some(());
                 }
-                match (self.token()?, open.is_object()) {
+                let (byte, after) = token(bytes, at)?;
+                at = after;
+                match (byte, open.is_object()) {
                     (b',', true) => {
-                        self.key()?;
+                        at = key_end(bytes, at)?;
                         break;
                     }
                     (b',', false) => break,
@@ -172,6 +176,54 @@ impl<'de> Cursor<'de> {
         let start = self.at;
         self.digits();
         (self.at > start).then_some(())
+    }
+}
+
+/// The first byte at or after `at` that is not white space, and what is behind it.
+#[inline(always)]
+fn token(bytes: &[u8], mut at: usize) -> Option<(u8, usize)> {
+    loop {
+        let byte = *bytes.get(at)?;
+        at += 1;
+        if byte > b' ' || !matches!(byte, b' ' | b'\n' | b'\t' | b'\r') {
+            return Some((byte, at));
+        }
+    }
+}
+
+/// End of the `"key":` at or after `at`.
+#[inline(always)]
+fn key_end(bytes: &[u8], at: usize) -> Option<usize> {
+    let (b'"', start) = token(bytes, at)? else { return None };
+    let (end, _) = string_end(bytes, start)?;
+    match token(bytes, end)? {
+        (b':', after) => Some(after),
+        _ => None,
+    }
+}
+
+/// End of a string whose opening quote is before `at`, and whether it has escapes.
+#[inline(always)]
+fn string_end(bytes: &[u8], mut at: usize) -> Option<(usize, bool)> {
+    let mut escaped = false;
+    loop {
+        at = scan::plain_end(bytes, at);
+        match *bytes.get(at)? {
+            b'"' => return Some((at + 1, escaped)),
+            b'\\' => at = escape_end(bytes, at + 1)?,
+            _ => return None,
+        }
+        escaped = true;
+    }
+}
+
+/// End of an escape whose backslash is before `at`.
+#[cold]
+fn escape_end(bytes: &[u8], at: usize) -> Option<usize> {
+    match bytes[at..] {
+        [b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => Some(at + 1),
+        [b'u', a, b, c, d, ..] if [a, b, c, d].iter().all(u8::is_ascii_hexdigit) => Some(at + 5),
+        _ => None,
     }
 }
 

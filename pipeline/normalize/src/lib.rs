@@ -21,6 +21,7 @@ mod event_time;
 mod hash;
 mod inflate;
 mod kubernetes;
+mod memo;
 mod mistake;
 mod normalizer;
 mod path;

@@ -21,9 +21,10 @@ pub struct Normalizer {
 
 /// The rows of the messages pushed since the last one.
 ///
-/// The string columns of a batch are views into the same bytes, which are little more than `raw`, and columns that are
-/// filled alike are one array. So `RecordBatch::get_array_memory_size` counts these bytes once per string column that
-/// has a text of more than twelve bytes, some 15 times over: what a batch takes is the sum of its distinct buffers.
+/// The string columns of a batch are views into the same bytes, which are little more than `raw`; columns that are
+/// filled alike are one array, as are those of a type that are null in every row. So
+/// `RecordBatch::get_array_memory_size` counts these bytes once per string column that has a text of more than twelve
+/// bytes, some 15 times over: what a batch takes is the sum of its distinct buffers.
 #[derive(Clone, Debug, Default)]
 pub struct Normalized {
     /// One per table with rows; `source_watermark` is `i64::MIN` until admission stamps it.

@@ -13,7 +13,7 @@ use crate::redact::Secrets;
 use crate::schema::{Fill, Plan};
 use crate::transform::{INPUTS_MAX, Inputs, Made, Transform};
 use crate::trie::{Trie, TrieBuilder};
-use crate::value;
+use crate::value::{self, Value};
 use crate::walk::{self, Found, Scratch};
 
 #[derive(Debug)]
@@ -163,7 +163,7 @@ impl Program {
         if body.is_none() && response.is_none() {
             return None;
         }
-        let text = |slot| found.json(slot).map(value::text);
+        let text = |slot| found.value(slot).map(Value::text);
         let (verb, resource, subresource) = (text(slots.verb)?, text(slots.resource)?, text(slots.subresource));
         let subresource = subresource.as_deref().filter(|name| !name.is_empty());
         Pod::of(Request { verb: &verb, resource: &resource, subresource, body, response })
@@ -178,12 +178,12 @@ impl Program {
         }
         made.clear();
         for (i, slot) in self.uid.iter().enumerate() {
-            match found.json(*slot) {
+            match found.value(*slot) {
                 Some(part) => {
                     if i > 0 {
                         made.push('/');
                     }
-                    made.push_str(&value::text(part));
+                    made.push_str(&part.text());
                 }
                 None if i == 0 => return None,
                 None => {}
@@ -237,17 +237,17 @@ impl FillSlots {
         let mut values = [None; INPUTS_MAX];
         let mut count = 0;
         match transform.inputs() {
-            Inputs::First => return transform.apply(&[found.json(slot)]),
+            Inputs::First => return transform.apply(&[found.value(slot)]),
             Inputs::Each(_) => {
                 for (value, slot) in values.iter_mut().zip(&self.slots) {
-                    *value = found.json(*slot);
+                    *value = found.value(*slot);
                     count += 1;
                 }
             }
             Inputs::Present => {
-                let present = self.slots.iter().filter_map(|slot| found.json(*slot));
-                for (value, json) in values.iter_mut().zip(present) {
-                    *value = Some(json);
+                let present = self.slots.iter().filter_map(|slot| found.value(*slot));
+                for (value, given) in values.iter_mut().zip(present) {
+                    *value = Some(given);
                     count += 1;
                 }
             }

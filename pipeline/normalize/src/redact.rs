@@ -8,6 +8,7 @@
 //! and AWS credentials in command lines. Kept are keys (which entries a Secret has), and what the vendor has masked.
 
 use std::ops::Range;
+use std::sync::LazyLock;
 
 use event::Source;
 use memchr::memmem::{self, Finder};
@@ -15,7 +16,7 @@ use memchr::memmem::{self, Finder};
 use crate::cursor::Cursor;
 use crate::path::Step;
 use crate::trie::TrieBuilder;
-use crate::value;
+use crate::value::{self, Value};
 use crate::walk::Found;
 
 pub(crate) const REDACTED: &str = "[redacted]";
@@ -48,6 +49,8 @@ const KUBERNETES: [&[&str]; 7] = [
 const CLOUDTRAIL: [&[&str]; 4] =
     [&["requestParameters"], &["responseElements"], &["additionalEventData"], &["serviceEventDetails"]];
 
+/// Of URIs with tokens in their query.
+const KUBERNETES_NEEDLES: [&str; 5] = ["oken=", "OKEN=", "earer", "EARER", "mz-S"];
 /// Parts of the names below that all of them have one of.
 const CLOUDTRAIL_NEEDLES: [&str; 8] =
     ["oken", "ecret", "assword", "ignature", "rivate", "aterial", "laintext", "ssertion"];
@@ -112,7 +115,7 @@ enum About {
 impl Secrets {
     pub fn new(source: Source, trie: &mut TrieBuilder) -> Secrets {
         let (paths, needles): (&[&[&str]], &[&'static str]) = match source {
-            Source::Kubernetes => (&KUBERNETES, &[]),
+            Source::Kubernetes => (&KUBERNETES, &KUBERNETES_NEEDLES),
             Source::CloudTrail => (&CLOUDTRAIL, &CLOUDTRAIL_NEEDLES),
             Source::Falco => (&[], &FALCO_NEEDLES),
         };
@@ -143,7 +146,7 @@ impl Secrets {
     }
 
     fn needle_in(&self, text: &str) -> bool {
-        self.needles.iter().any(|needle| needle.find(text.as_bytes()).is_some())
+        !text.is_empty() && self.needles.iter().any(|needle| needle.find(text.as_bytes()).is_some())
     }
 
     /// Of keys that stand twice only the first is known here, so such events are always searched.
@@ -153,13 +156,13 @@ impl Secrets {
         }
         match (self.source, &self.slots[..]) {
             (Source::Kubernetes, [resource, subresource, request, response, request_kind, response_kind, uri]) => {
-                let text = |slot: &usize| value::text(found.json(*slot).unwrap_or_default());
+                let text = |slot: &usize| found.value(*slot).map(Value::text).unwrap_or_default();
                 let is_kind = |slot: &usize| found.is_present(*slot) && about_kind(&text(slot)) != Some(About::Other);
                 let body = found.is_present(*request) || found.is_present(*response);
                 (body && about(&text(resource), &text(subresource)) != About::Other)
                     || is_kind(request_kind)
                     || is_kind(response_kind)
-                    || uri_may_have_token(found.json(*uri).unwrap_or_default())
+                    || self.needle_in(query(found.json(*uri).unwrap_or_default()))
             }
             (Source::CloudTrail, slots) => {
                 slots.iter().filter_map(|slot| found.json(*slot)).any(|body| self.needle_in(body))
@@ -187,10 +190,8 @@ fn about_kind(kind: &str) -> Option<About> {
     }
 }
 
-fn uri_may_have_token(uri: &str) -> bool {
-    let query = memchr::memchr(b'?', uri.as_bytes()).map_or(&[][..], |start| &uri.as_bytes()[start..]);
-    !query.is_empty()
-        && ["oken=", "OKEN=", "earer", "EARER", "mz-S"].iter().any(|n| memmem::find(query, n.as_bytes()).is_some())
+fn query(uri: &str) -> &str {
+    memchr::memchr(b'?', uri.as_bytes()).map_or("", |start| &uri[start..])
 }
 
 /// Every occurrence of a key counts here, not only the first.
@@ -346,8 +347,8 @@ fn is_secret_key(key: &str) -> bool {
 
 /// Does it have what all of [`BEFORE`] have, in the cases that occur?
 fn may_have_text(bytes: &[u8]) -> bool {
-    let has = |part: &[u8]| memmem::find(bytes, part).is_some();
-    memchr::memchr(b'=', bytes).is_some() || has(b"earer") || has(b"EARER")
+    static BEARER: LazyLock<[Finder; 2]> = LazyLock::new(|| ["earer", "EARER"].map(Finder::new));
+    memchr::memchr(b'=', bytes).is_some() || BEARER.iter().any(|bearer| bearer.find(bytes).is_some())
 }
 
 /// Secrets within a JSON string: what follows one of [`BEFORE`], up to what cannot be part of it.

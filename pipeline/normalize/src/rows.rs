@@ -1,15 +1,17 @@
 //! Rows in the making, per table: the meta columns, which every table begins with, then the table's own.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryBuilder, BooleanArray, BooleanBufferBuilder, FixedSizeBinaryArray, RecordBatch, StringViewBuilder,
+    ArrayRef, BinaryBuilder, BooleanArray, BooleanBufferBuilder, FixedSizeBinaryArray, RecordBatch, new_null_array,
 };
 use arrow::buffer::BooleanBuffer;
-use event::{Message, Micros, RowHash, TableSchema};
+use event::{Message, Micros, Origin, RowHash, Source, TableSchema};
 
 use crate::arena::{Arena, Blocks, Place, View};
-use crate::column::{ColumnBuilder, RowPlace, int64, timestamp};
+use crate::column::{ColumnBuilder, RowPlace, int64, nulls, timestamp};
 use crate::program::{Program, Uid};
 use crate::walk::Found;
 
@@ -66,8 +68,16 @@ impl EventRows {
     pub fn finish(&mut self, program: &Program) -> Option<RecordBatch> {
         let rows = self.meta.rows();
         let (mut columns, blocks) = self.meta.finish()?;
-        let filled: Vec<ArrayRef> = self.columns.iter_mut().map(|column| column.finish(rows, &blocks)).collect();
-        columns.extend(program.columns.iter().map(|fill| filled[*fill].clone()));
+        let filled: Vec<Option<ArrayRef>> =
+            self.columns.iter_mut().map(|column| column.finish(rows, &blocks)).collect();
+        // A third of the columns has no value in any row; those of a type share one array.
+        let mut nulls = BTreeMap::new();
+        for fill in &program.columns {
+            columns.push(filled[*fill].clone().unwrap_or_else(|| {
+                let kind = program.fills[*fill].kind;
+                nulls.entry(kind.name()).or_insert_with(|| new_null_array(&kind.arrow(), rows)).clone()
+            }));
+        }
         Some(batch(&program.table, columns))
     }
 }
@@ -103,9 +113,9 @@ struct Meta {
     time: Vec<Micros>,
     ingest_time: Vec<Micros>,
     event_uid: Vec<View>,
-    source: Repeated<&'static str>,
+    source: Repeated<Source>,
     cluster: Repeated<Arc<str>>,
-    origin: Repeated<&'static str>,
+    origin: Repeated<Origin>,
     topic: Repeated<Arc<str>>,
     partition: Vec<i64>,
     offset: Vec<i64>,
@@ -135,14 +145,14 @@ impl Meta {
             Uid::Part(part) => raw.view(row.raw, part),
             Uid::Made(uid) => arena.view(uid),
         });
-        self.source.append(Some(&message.source.name()));
-        self.cluster.append(message.cluster.as_ref());
-        self.origin.append(Some(&message.origin.name()));
-        self.topic.append(Some(&message.topic));
+        self.source.append(Some(&message.source), |source| source.name(), arena);
+        self.cluster.append(message.cluster.as_ref(), |cluster| cluster, arena);
+        self.origin.append(Some(&message.origin), |origin| origin.name(), arena);
+        self.topic.append(Some(&message.topic), |topic| topic, arena);
         self.partition.push(i64::from(message.partition));
         self.offset.push(message.offset);
         self.message_index.push(row.index);
-        self.file_sha256.append(message.file_sha256.as_ref());
+        self.file_sha256.append(message.file_sha256.as_ref(), |hash| hash, arena);
         self.row_hash.extend_from_slice(row.hash);
         self.raw.push(raw.view(row.raw, 0..row.raw.len()));
         raw
@@ -162,14 +172,14 @@ impl Meta {
             timestamp(done.time, None),
             timestamp(done.ingest_time, None),
             blocks.column(done.event_uid, None),
-            done.source.finish(),
-            done.cluster.finish(),
-            done.origin.finish(),
-            done.topic.finish(),
+            done.source.finish(&blocks),
+            done.cluster.finish(&blocks),
+            done.origin.finish(&blocks),
+            done.topic.finish(&blocks),
             int64(done.partition, None),
             int64(done.offset, None),
             int64(done.message_index, None),
-            done.file_sha256.finish(),
+            done.file_sha256.finish(&blocks),
             timestamp(vec![Micros::MIN; rows], None),
             Arc::new(hashes),
             Arc::new(BooleanArray::new(flags(rows, &done.redacted), None)),
@@ -205,41 +215,59 @@ fn flags(rows: usize, set: &[usize]) -> BooleanBuffer {
     flags.finish()
 }
 
-/// A column whose value seldom changes from row to row.
+/// A column of few values, mostly the one of the row before.
 #[derive(Debug)]
 struct Repeated<T> {
-    builder: StringViewBuilder,
-    last: Option<T>,
-    /// Rows that have it and are not in the builder yet.
+    views: Vec<View>,
+    /// Each value that there was, with its view.
+    known: Vec<(T, View)>,
+    /// Which of them the last row has; `None` for null.
+    last: Option<usize>,
+    /// How many rows end with it that are not in `views` yet, and which of the rows in there are null.
     run: usize,
+    gaps: Vec<Range<usize>>,
 }
+
+/// Of more values than these, each is taken for new.
+const KNOWN_MAX: usize = 32;
 
 impl<T> Default for Repeated<T> {
     fn default() -> Self {
-        Repeated { builder: StringViewBuilder::new(), last: None, run: 0 }
+        Repeated { views: Vec::new(), known: Vec::new(), last: None, run: 0, gaps: Vec::new() }
     }
 }
 
-impl<T: Clone + PartialEq + AsRef<str>> Repeated<T> {
+impl<T: Clone + PartialEq> Repeated<T> {
     #[inline]
-    fn append(&mut self, text: Option<&T>) {
-        if self.last.as_ref() != text {
+    fn append(&mut self, value: Option<&T>, name: fn(&T) -> &str, arena: &mut Arena) {
+        if self.last.map(|last| &self.known[last].0) != value {
             self.end_run();
-            self.last = text.cloned();
+            self.last = value.map(|value| self.place(value, name, arena));
         }
         self.run += 1;
     }
 
-    fn end_run(&mut self) {
-        let run = std::mem::take(&mut self.run);
-        match &self.last {
-            Some(text) => self.builder.try_append_value_n(text, run).expect("a name is no gigabytes long"),
-            None => (0..run).for_each(|_| self.builder.append_null()),
+    /// Where the value is among the known ones.
+    fn place(&mut self, value: &T, name: fn(&T) -> &str, arena: &mut Arena) -> usize {
+        if let Some(place) = self.known.iter().position(|(known, _)| known == value) {
+            return place;
         }
+        self.known.truncate(KNOWN_MAX - 1);
+        self.known.push((value.clone(), arena.view(name(value))));
+        self.known.len() - 1
     }
 
-    fn finish(mut self) -> ArrayRef {
+    fn end_run(&mut self) {
+        let rows = self.views.len() + std::mem::take(&mut self.run);
+        if self.last.is_none() && rows > self.views.len() {
+            self.gaps.push(self.views.len()..rows);
+        }
+        self.views.resize(rows, self.last.map_or(View::default(), |last| self.known[last].1));
+    }
+
+    fn finish(mut self, blocks: &Blocks) -> ArrayRef {
         self.end_run();
-        Arc::new(self.builder.finish())
+        let nulls = nulls(&self.gaps, self.views.len());
+        blocks.column(self.views, nulls)
     }
 }

@@ -6,7 +6,8 @@ use std::borrow::Cow;
 
 use event::ColumnType;
 
-use crate::{address, cloudtrail, kubernetes, uri, value};
+use crate::value::{self, Value};
+use crate::{address, cloudtrail, kubernetes, uri};
 
 /// What a transform makes of its inputs. Text that stands in the event as it is meant is borrowed from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,17 +151,22 @@ impl Transform {
         }
     }
 
+    /// Finding what it made of a value before costs less than making it again. URIs seldom come twice.
+    pub fn is_costly(self) -> bool {
+        !matches!(self, Transform::UriPath | Transform::ExecArgv | Transform::ExecContainer)
+    }
+
     /// `values` are as many as [`Transform::inputs`] says, one for [`Inputs::First`].
-    pub fn apply<'v>(self, values: &[Option<&'v str>]) -> Option<Made<'v>> {
+    pub fn apply<'v>(self, values: &[Option<Value<'v>>]) -> Option<Made<'v>> {
         match (self.inputs(), values) {
-            (Inputs::First, [Some(raw)]) => self.of_one(raw),
+            (Inputs::First, [Some(value)]) => self.of_one(*value),
             (Inputs::First, _) => None,
             _ => self.of_many(values),
         }
     }
 
-    fn of_one(self, raw: &str) -> Option<Made<'_>> {
-        let text = || value::text(raw);
+    fn of_one(self, value: Value<'_>) -> Option<Made<'_>> {
+        let (raw, text) = (value.json, || value.text());
         match self {
             Transform::Lowercase => Some(Made::Text(text().to_lowercase().into())),
             Transform::First => value::elements(raw).next().map(value::text).map(Made::Text),
@@ -175,7 +181,10 @@ impl Transform {
             Transform::Address => {
                 value::elements(raw).next().map(value::text).map(|t| Made::Text(map(t, address::normal)))
             }
-            Transform::UserAgentFamily => cloudtrail::user_agent_family(&text()).map(|t| Made::Text(t.into())),
+            Transform::UserAgentFamily => match text() {
+                Cow::Borrowed(text) => cloudtrail::user_agent_family(text).map(Made::Text),
+                Cow::Owned(text) => cloudtrail::user_agent_family(&text).map(|t| Made::Text(t.into_owned().into())),
+            },
             Transform::Pairs => pairs(raw),
             Transform::UriPath => Some(Made::Text(map(text(), uri::path))),
             Transform::ExecArgv => match text() {
@@ -201,15 +210,15 @@ impl Transform {
         }
     }
 
-    fn of_many<'v>(self, values: &[Option<&'v str>]) -> Option<Made<'v>> {
+    fn of_many<'v>(self, values: &[Option<Value<'v>>]) -> Option<Made<'v>> {
         match (self, values) {
             (Transform::Texts, values) => {
-                let texts: Vec<_> = values.iter().flatten().map(|raw| value::text(raw)).collect();
+                let texts: Vec<_> = values.iter().flatten().map(|value| value.text()).collect();
                 (!texts.is_empty()).then_some(Made::List(texts))
             }
             (Transform::DryRun, [uri, options]) => {
-                let asked = uri.map(|uri| uri::is_dry_run(&value::text(uri)));
-                let in_body = options.map(|options| value::elements(options).next().is_some());
+                let asked = uri.map(|uri| uri::is_dry_run(&uri.text()));
+                let in_body = options.map(|options| value::elements(options.json).next().is_some());
                 (asked.is_some() || in_body.is_some())
                     .then_some(Made::Bool(asked == Some(true) || in_body == Some(true)))
             }
@@ -217,12 +226,12 @@ impl Transform {
                 cloudtrail::principal([*kind, *issuer, *arn, *name, *account, *service]).map(Made::Text)
             }
             (Transform::InstanceSession, [delivery, arn]) => {
-                let by_name = arn.map(|arn| cloudtrail::is_instance_session(&value::text(arn)));
+                let by_name = arn.map(|arn| cloudtrail::is_instance_session(&arn.text()));
                 (delivery.is_some() || by_name.is_some())
                     .then_some(Made::Bool(delivery.is_some() || by_name == Some(true)))
             }
             (Transform::ServiceCall, [service, address, kind]) => {
-                let is = |value: &Option<&str>, test: fn(&str) -> bool| value.is_some_and(|v| test(&value::text(v)));
+                let is = |value: &Option<Value>, test: fn(&str) -> bool| value.is_some_and(|v| test(&v.text()));
                 let some = values.iter().any(Option::is_some);
                 let by_service = is(service, cloudtrail::is_service)
                     || is(address, cloudtrail::is_service)
@@ -230,16 +239,16 @@ impl Transform {
                 some.then_some(Made::Bool(by_service))
             }
             (Transform::ServerIp, [address, connection]) => match (address, connection) {
-                (Some(address), _) => Some(Made::Text(map(value::text(address), address::normal))),
+                (Some(address), _) => Some(Made::Text(map(address.text(), address::normal))),
                 (None, Some(connection)) => {
-                    let connection = value::text(connection);
+                    let connection = connection.text();
                     server(&connection).map(|(ip, _)| Made::Text(address::normal(ip).into_owned().into()))
                 }
                 (None, None) => None,
             },
             (Transform::ServerPort, [port, connection]) => match (port, connection) {
-                (Some(port), _) => value::int(port).map(Made::Int),
-                (None, Some(connection)) => server(&value::text(connection)).map(|(_, port)| Made::Int(port)),
+                (Some(port), _) => value::int(port.json).map(Made::Int),
+                (None, Some(connection)) => server(&connection.text()).map(|(_, port)| Made::Int(port)),
                 (None, None) => None,
             },
             _ => None,
@@ -261,7 +270,7 @@ fn owned(list: Vec<Cow<'_, str>>) -> Vec<Cow<'static, str>> {
 
 /// `key=value` of each field of an object.
 fn pairs(raw: &str) -> Option<Made<'_>> {
-    let pair = |(key, value): (Cow<str>, &str)| Cow::Owned(format!("{key}={}", value::text(value)));
+    let pair = |(key, value): (Cow<str>, &str)| Cow::Owned([&*key, "=", &value::text(value)].concat());
     raw.starts_with('{').then(|| Made::List(value::fields(raw).map(pair).collect()))
 }
 
@@ -280,6 +289,10 @@ mod tests {
         Some(Made::Text(text.into()))
     }
 
+    fn given(json: &str) -> Value<'_> {
+        Value { json, plain: value::is_string(json) && !json.contains('\\') }
+    }
+
     fn list<'t>(texts: &[&'t str]) -> Option<Made<'t>> {
         Some(Made::List(texts.iter().map(|t| Cow::Borrowed(*t)).collect()))
     }
@@ -287,7 +300,7 @@ mod tests {
     #[test]
     fn transforms_values() {
         let check = |transform: Transform, raw, expected: Option<Made>| {
-            assert_eq!(transform.apply(&[Some(raw)]), expected, "{} {raw}", transform.name());
+            assert_eq!(transform.apply(&[Some(given(raw))]), expected, "{} {raw}", transform.name());
         };
         check(Transform::Lowercase, "\"Warning\"", text("warning"));
         check(Transform::First, r#"["10.0.0.1","10.0.0.2"]"#, text("10.0.0.1"));
@@ -313,7 +326,8 @@ mod tests {
     fn transforms_that_see_several_values() {
         let check = |transform: Transform, values: &[Option<&str>], expected: Option<Made>| {
             assert_eq!(transform.inputs(), Inputs::Each(values.len()));
-            assert_eq!(transform.apply(values), expected, "{} {values:?}", transform.name());
+            let values: Vec<_> = values.iter().map(|json| json.map(given)).collect();
+            assert_eq!(transform.apply(&values), expected, "{} {values:?}", transform.name());
         };
         check(Transform::DryRun, &[Some(r#""/x?dryRun=All""#), None], Some(Made::Bool(true)));
         check(Transform::DryRun, &[Some("\"/x\""), Some(r#"["All"]"#)], Some(Made::Bool(true)));

@@ -14,6 +14,8 @@ pub(crate) struct Trie {
 #[derive(Debug, Default)]
 pub(crate) struct Node {
     pub slot: Option<usize>,
+    /// The key that leads here.
+    pub label: Option<Label>,
     keys: KeyTable,
     indexes: BTreeMap<usize, usize>,
 }
@@ -61,9 +63,45 @@ pub(crate) struct TrieBuilder {
     slots: usize,
 }
 
+/// A key as it nearly always stands in JSON, without escapes and with its closing quote.
+#[derive(Debug)]
+pub(crate) struct Label {
+    text: Box<[u8]>,
+    /// The first bytes of it, and which of sixteen these are.
+    head: u128,
+    mask: u128,
+}
+
+const LABEL_HEAD: usize = 16;
+
+impl Label {
+    /// `None` for keys that need escapes.
+    fn new(key: &str) -> Option<Label> {
+        let plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+        if !key.bytes().all(plain) {
+            return None;
+        }
+        let text = [key.as_bytes(), b"\""].concat().into_boxed_slice();
+        let mut head = [0; LABEL_HEAD];
+        let length = text.len().min(LABEL_HEAD);
+        head[..length].copy_from_slice(&text[..length]);
+        Some(Label { text, head: u128::from_le_bytes(head), mask: u128::MAX >> (8 * (LABEL_HEAD - length)) })
+    }
+
+    /// Its length, if `text` begins with it. At the very end of a text it may be overlooked.
+    #[inline(always)]
+    pub fn begins(&self, text: &[u8]) -> Option<usize> {
+        let head = u128::from_le_bytes(*text.first_chunk()?);
+        let length = self.text.len();
+        let rest = || text.get(LABEL_HEAD..length) == Some(&self.text[LABEL_HEAD..]);
+        (head & self.mask == self.head && (length <= LABEL_HEAD || rest())).then_some(length)
+    }
+}
+
 #[derive(Debug, Default)]
 struct Growing {
     slot: Option<usize>,
+    label: Option<Label>,
     children: BTreeMap<Step, usize>,
 }
 
@@ -78,7 +116,8 @@ impl TrieBuilder {
             let next = self.nodes.len();
             at = *self.nodes[at].children.entry(step.clone()).or_insert(next);
             if at == next {
-                self.nodes.push(Growing::default());
+                let label = if let Step::Key(key) = step { Label::new(key) } else { None };
+                self.nodes.push(Growing { label, ..Growing::default() });
             }
         }
         let slots = &mut self.slots;
@@ -105,7 +144,7 @@ impl Growing {
                 }
             }
         }
-        Node { slot: self.slot, keys: KeyTable::new(keys), indexes }
+        Node { slot: self.slot, label: self.label, keys: KeyTable::new(keys), indexes }
     }
 }
 
@@ -173,24 +212,26 @@ impl KeyTable {
     }
 }
 
-/// Length, first and last bytes of a key. Up to sixteen bytes these are all of it.
+/// Length, first and last bytes of a key. Up to 32 bytes these are all of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Ends {
     length: usize,
-    head: u64,
-    tail: u64,
+    head: u128,
+    tail: u128,
 }
 
 impl Ends {
-    #[inline]
+    #[inline(always)]
     fn of(key: &[u8]) -> Ends {
         let length = key.len();
         let (head, tail) = if let (Some(head), Some(tail)) = (key.first_chunk(), key.last_chunk()) {
-            (u64::from_le_bytes(*head), u64::from_le_bytes(*tail))
+            (u128::from_le_bytes(*head), u128::from_le_bytes(*tail))
         } else if let (Some(head), Some(tail)) = (key.first_chunk(), key.last_chunk()) {
-            (u64::from(u32::from_le_bytes(*head)), u64::from(u32::from_le_bytes(*tail)))
+            (u128::from(u64::from_le_bytes(*head)), u128::from(u64::from_le_bytes(*tail)))
+        } else if let (Some(head), Some(tail)) = (key.first_chunk(), key.last_chunk()) {
+            (u128::from(u32::from_le_bytes(*head)), u128::from(u32::from_le_bytes(*tail)))
         } else if length > 0 {
-            (u64::from(key[0]) | u64::from(key[length / 2]) << 8, u64::from(key[length - 1]))
+            (u128::from(key[0]) | u128::from(key[length / 2]) << 8, u128::from(key[length - 1]))
         } else {
             (0, 0)
         };
@@ -198,13 +239,13 @@ impl Ends {
     }
 
     fn are_all(self) -> bool {
-        self.length <= 16
+        self.length <= 32
     }
 
     /// Mixed: tells apart the keys that occur in practice.
     #[inline]
     fn digest(self) -> u64 {
-        let word = self.head ^ self.tail.rotate_left(23);
+        let word = self.head as u64 ^ ((self.tail >> 64) as u64 ^ self.tail as u64).rotate_left(23);
         (word ^ (word >> 32)).wrapping_add((self.length as u64) << 40)
     }
 }
@@ -213,6 +254,21 @@ impl Ends {
 mod tests {
     use super::*;
     use crate::path::Path;
+
+    #[test]
+    fn labels_are_whole_keys() {
+        for key in ["", "k", "fourteen bytes", "fifteen bytes--", "sixteen bytes---", "seventeen bytes--", "é"] {
+            let label = Label::new(key).unwrap();
+            let text = format!("{key}\": and something else");
+            assert_eq!(label.begins(text.as_bytes()), Some(key.len() + 1), "{key}");
+            for other in
+                [format!("{key}s\": and something else"), format!("x{text}"), format!("{key}\\\": and so on, on")]
+            {
+                assert_eq!(label.begins(other.as_bytes()), None, "{key} {other}");
+            }
+        }
+        assert!(["a\"b", "a\\b", "a\nb"].iter().all(|key| Label::new(key).is_none()));
+    }
 
     #[test]
     fn finds_every_inserted_path_and_no_other() {
@@ -230,6 +286,8 @@ mod tests {
             r#"f["k.1"]"#,
             "abcdefgh12345678ijklmnop",
             "abcdefgh87654321ijklmnop",
+            "abcdefghijklmnop12345678abcdefghijklmnop",
+            "abcdefghijklmnop87654321abcdefghijklmnop",
         ];
         let slots: Vec<usize> = paths.iter().map(|p| builder.insert(&Path::parse(p).unwrap().steps)).collect();
         assert_eq!(slots, (0..paths.len()).collect::<Vec<_>>());
@@ -246,7 +304,18 @@ mod tests {
         for (slot, path) in paths.iter().enumerate() {
             assert_eq!(find(path), Some(slot), "{path}");
         }
-        for path in ["ver", "verbs", "a", "a[2]", "f", "username", "abcdefgh00000000ijklmnop", "yz", "[0]"] {
+        for path in [
+            "ver",
+            "verbs",
+            "a",
+            "a[2]",
+            "f",
+            "username",
+            "abcdefgh00000000ijklmnop",
+            "abcdefghijklmnop00000000abcdefghijklmnop",
+            "yz",
+            "[0]",
+        ] {
             assert_eq!(find(path), None, "{path}");
         }
     }

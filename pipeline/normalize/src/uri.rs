@@ -2,8 +2,9 @@
 //! https://kubernetes.io/docs/reference/using-api/api-concepts/
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
-use memchr::memmem;
+use memchr::memmem::Finder;
 
 /// The path as the server reads it: without the query, `%2F` and its like decoded once.
 pub(crate) fn path(uri: &str) -> Cow<'_, str> {
@@ -17,7 +18,8 @@ pub(crate) fn exec_argv(uri: &str) -> Option<Vec<Cow<'_, str>>> {
         return None;
     }
     let last = path.trim_end_matches('/').rsplit('/').next()?;
-    if !matches!(last, "exec" | "attach") && !path.contains("/exec/") && !path.contains("/run/") {
+    let by_kubelet = |at: usize| path[at..].starts_with("/exec/") || path[at..].starts_with("/run/");
+    if !matches!(last, "exec" | "attach") && !memchr::memchr_iter(b'/', path.as_bytes()).any(by_kubelet) {
         return None;
     }
     let argv: Vec<_> =
@@ -29,8 +31,9 @@ pub(crate) fn exec_argv(uri: &str) -> Option<Vec<Cow<'_, str>>> {
 pub(crate) fn is_dry_run(uri: &str) -> bool {
     let query = split(uri).1;
     // Without an escape the name stands there as it is. Few URIs get further.
-    let may_be =
-        memmem::find(query.as_bytes(), b"dryRun").is_some() || memchr::memchr(b'%', query.as_bytes()).is_some();
+    static NAME: LazyLock<Finder> = LazyLock::new(|| Finder::new("dryRun"));
+    let bytes = query.as_bytes();
+    let may_be = !bytes.is_empty() && (NAME.find(bytes).is_some() || memchr::memchr(b'%', bytes).is_some());
     may_be && parameters(query).any(|(name, value)| name == "dryRun" && !value.is_empty())
 }
 

@@ -8,6 +8,24 @@ use event::Micros;
 use crate::cursor::Cursor;
 use crate::event_time;
 
+/// A value as it was found in an event.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Value<'v> {
+    pub json: &'v str,
+    /// A string without escapes: what is between its quotes is its text.
+    pub plain: bool,
+}
+
+impl<'v> Value<'v> {
+    #[inline]
+    pub fn text(self) -> Cow<'v, str> {
+        match self.plain {
+            true => Cow::Borrowed(&self.json[1..self.json.len() - 1]),
+            false => text(self.json),
+        }
+    }
+}
+
 /// A string's characters; anything else as its JSON text.
 pub(crate) fn text(raw: &str) -> Cow<'_, str> {
     let Some(inner) = raw.strip_prefix('"').and_then(|r| r.strip_suffix('"')) else {

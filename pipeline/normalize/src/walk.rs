@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use crate::cursor::Cursor;
 use crate::trie::{Node, Trie};
+use crate::value::Value;
 
 /// What a walk found in `text`.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +46,9 @@ pub(crate) struct Scratch {
     object: bool,
     repeated: bool,
     list: Option<Vec<Range<usize>>>,
+    /// Which key came first in the last object of each node, and, behind these, which came next after each node's own:
+    /// senders write keys in one order, so that mostly a glance tells which one it is. The root is none.
+    expected: Vec<u32>,
 }
 
 impl<'f> Found<'f> {
@@ -53,6 +57,11 @@ impl<'f> Found<'f> {
     pub fn json(&self, slot: usize) -> Option<&'f str> {
         let Slot { start, end, kind } = self.slots[slot];
         (kind != Kind::Absent).then(|| &self.text[start as usize..end as usize])
+    }
+
+    #[inline]
+    pub fn value(&self, slot: usize) -> Option<Value<'f>> {
+        self.json(slot).map(|json| Value { json, plain: self.slots[slot].kind == Kind::Plain })
     }
 
     #[inline]
@@ -80,7 +89,8 @@ impl<'f> Found<'f> {
 impl Scratch {
     pub fn new(trie: &Trie) -> Self {
         let (slots, visited) = (vec![Slot::default(); trie.slots()], vec![false; trie.nodes()]);
-        Scratch { slots, visited, object: false, repeated: false, list: None }
+        let expected = vec![Trie::ROOT as u32; 2 * trie.nodes()];
+        Scratch { slots, visited, object: false, repeated: false, list: None, expected }
     }
 
     /// What was found in the text walked last.
@@ -169,9 +179,14 @@ impl<'w> Walk<'w, '_> {
             self.cursor.at += 1;
             return Some(());
         }
+        // Where it is noted what comes next.
+        let mut note = index;
         loop {
-            let (key, escaped) = self.cursor.key()?;
-            let child = if escaped { unescaped(key).and_then(|key| node.key(key.as_bytes())) } else { node.key(key) };
+            let child = self.key(node, self.scratch.expected[note] as usize)?;
+            if let Some(child) = child {
+                self.scratch.expected[note] = child as u32;
+                note = self.trie.nodes() + child;
+            }
             self.child(child)?;
             match self.cursor.token()? {
                 b',' => {}
@@ -179,6 +194,23 @@ impl<'w> Walk<'w, '_> {
                 _ => return None,
             }
         }
+    }
+
+    /// Reads `"key":`, and says which child it leads to.
+    #[inline(always)]
+    fn key(&mut self, node: &Node, expected: usize) -> Option<Option<usize>> {
+        if self.cursor.token()? != b'"' {
+            return None;
+        }
+        let label = self.trie.node(expected).label.as_ref();
+        let child = if let Some(length) = label.and_then(|label| label.begins(self.cursor.rest())) {
+            self.cursor.at += length;
+            Some(expected)
+        } else {
+            let (key, escaped) = self.cursor.key_text()?;
+            if escaped { unescaped(key).and_then(|key| node.key(key.as_bytes())) } else { node.key(key) }
+        };
+        (self.cursor.token()? == b':').then_some(child)
     }
 
     /// A list into which paths may have indexes.
