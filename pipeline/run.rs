@@ -35,8 +35,9 @@ pub use stats::{Flow, Stats};
 const POLLS_WAITING_MAX: usize = 4;
 /// Units waiting for detection. When it falls this far behind, the line waits instead of growing.
 const WORK_WAITING_MAX: usize = 16;
-/// What may be admitted and not yet sealed, in seals: one being written, one filling, and slack for a slow disk.
-const TAIL_SEALS_MAX: u64 = 4;
+/// What may be admitted and not yet sealed, in seals: one being written, one filling. More only fills memory: a line that is faster
+/// than its sealer waits for it sooner or later.
+const TAIL_SEALS_MAX: u64 = 2;
 const POLL_WAIT: Duration = Duration::from_millis(100);
 /// How long the source waits between looks whether the line has room again: short at first, and never so long that
 /// the polls waiting could run out.

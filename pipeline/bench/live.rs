@@ -50,8 +50,8 @@ pub struct Load {
 
 pub fn live(load: &Load, skip: &Skip, figures: &mut Figures) -> Result<()> {
     let dir = Scratch::new("live")?;
-    let pager = Pager::start()?;
-    let config = config(dir.path(), &pager)?;
+    let (pager, quiet) = (Pager::start()?, Pager::start()?);
+    let config = config(dir.path(), &pager, &quiet)?;
     let logs = dir.path().join("log");
     let mut feeder = Feeder { sink: Sink::embedded(&logs, &config.embedded)?, sent: 0, handed: HashMap::new() };
 
@@ -73,13 +73,14 @@ pub fn live(load: &Load, skip: &Skip, figures: &mut Figures) -> Result<()> {
         Options { bounded: true },
     )?;
     let started = Instant::now();
+    Shadow::new(load.seed, &dir.path().join("shadow"), &config)?.follow(&line, feeder.sent)?;
     wait_until_done(&line, &config, feeder.sent)?;
     let capacity = load.burst as f64 / started.elapsed().as_secs_f64().max(1e-9);
     figures.add_against("capacity", capacity, skip.events_per_second);
 
     let alerts = Reader::open(&alerts_db(&config))?;
     let mut phases = Vec::new();
-    for (number, share) in [(1, 0.5), (2, 0.8)] {
+    for (number, share) in [(1, 0.5), (2, 0.7), (3, 0.8)] {
         // What the phase before had to tell is not this one's to wait for.
         wait_until_told(&line, &alerts)?;
         let from = wall_clock();
@@ -90,6 +91,7 @@ pub fn live(load: &Load, skip: &Skip, figures: &mut Figures) -> Result<()> {
     figures.add("peak-memory", peak_memory() as f64 / f64::from(1 << 20));
     line.stop()?;
     pager.wait_for_quiet(&config, DRAIN_MAX)?;
+    drop(quiet);
 
     let sync = sync_p50_ms(dir.path())?;
     let completed = completed(&alerts, &feeder.handed)?;
@@ -113,13 +115,23 @@ pub fn live(load: &Load, skip: &Skip, figures: &mut Figures) -> Result<()> {
     Ok(())
 }
 
-fn config(dir: &Path, pager: &Pager) -> Result<Config> {
+/// As the README has it: what is high or critical pages somebody, everything else goes elsewhere. A webhook is given ten a second
+/// at most, and what is measured is how long one takes.
+fn config(dir: &Path, pager: &Pager, quiet: &Pager) -> Result<Config> {
     let mut config = Config { data_dir: dir.to_owned(), listen: None, embedded: topics(), ..Config::default() };
     for source in Source::ALL {
         config.lateness.insert(source, Duration::from_secs(5));
     }
     config.seal_age = SEAL_AGE;
-    config.alerts = pager.section(&config)?;
+    let secret = Pager::secret(&config)?;
+    let webhook = |pager: &Pager| serde_json::json!({"url": pager.url(), "secrets": [{"file": secret}]});
+    config.alerts = serde_json::from_value(serde_json::json!({
+        "receivers": [{"name": "pager", "webhook": webhook(pager)}, {"name": "quiet", "webhook": webhook(quiet)}],
+        "route": {
+            "receiver": "quiet",
+            "routes": [{"receiver": "pager", "matchers": ["severity=~\"high|critical\""]}],
+        },
+    }))?;
     // Attacks come thick here; a flood page in place of each would measure nothing.
     config.alerts.pages_per_hour_max = u32::MAX;
     Ok(config)
@@ -128,6 +140,32 @@ fn config(dir: &Path, pager: &Pager) -> Result<Config> {
 /// CloudTrail's delivery delay is the cloud's, and no part of what is measured.
 fn stream(seed: u64, start: Micros, gap: Micros, attack_every: u64) -> Stream {
     Stream { seed, start, gap, attack_every, cloudtrail_delay: 0.0, spacing: Spacing::Brief, ..Stream::default() }
+}
+
+/// What feeding costs, beside a line that reads what was there before: so that a share of what it takes in flat out is a share of
+/// what it takes in while it is fed.
+struct Shadow {
+    events: Generator,
+    feeder: Feeder,
+}
+
+impl Shadow {
+    fn new(seed: u64, logs: &Path, config: &Config) -> Result<Shadow> {
+        let sink = Sink::embedded(logs, &config.embedded)?;
+        let events = Generator::new(stream(seed, wall_clock(), SECOND / 1_000, 10_000));
+        Ok(Shadow { events, feeder: Feeder { sink, sent: 0, handed: HashMap::new() } })
+    }
+
+    fn follow(mut self, line: &Running, until: u64) -> Result<()> {
+        while self.feeder.sent < until && !line.stopping.pulled() {
+            let counts = line.stats.counts();
+            let behind = (counts.admitted + counts.duplicates).saturating_sub(self.feeder.sent);
+            let events: Vec<Event> = self.events.by_ref().take(behind as usize).collect();
+            self.feeder.send(&events)?;
+            std::thread::sleep(TICK);
+        }
+        Ok(())
+    }
 }
 
 /// Appends to the log and remembers when each event was handed to it.

@@ -1,6 +1,7 @@
 //! A pager on loopback that says yes. It counts distinct `webhook-id`s: what was acknowledged once counts once.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -39,12 +40,18 @@ impl Pager {
 
     /// The `alerts` section of a config whose every page comes here.
     pub fn section(&self, config: &Config) -> Result<alert::Config> {
-        let secret = config.data_dir.join("pager.secret");
-        std::fs::write(&secret, "whsec_c3Rha2VvdXQgZGVtbyBvbmx5LCBub3Qgc2VjcmV0ISE=\n")?;
+        let secret = Pager::secret(config)?;
         Ok(serde_json::from_value(serde_json::json!({
             "receivers": [{"name": "pager", "webhook": {"url": self.url(), "secrets": [{"file": secret}]}}],
             "route": {"receiver": "pager"},
         }))?)
+    }
+
+    /// The file of what pages are signed with, in the data directory.
+    pub fn secret(config: &Config) -> Result<PathBuf> {
+        let secret = config.data_dir.join("pager.secret");
+        std::fs::write(&secret, "whsec_c3Rha2VvdXQgZGVtbyBvbmx5LCBub3Qgc2VjcmV0ISE=\n")?;
+        Ok(secret)
     }
 
     pub fn taken(&self) -> u64 {

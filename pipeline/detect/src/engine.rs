@@ -18,7 +18,7 @@ use query::{QueryError, batch_table};
 
 use crate::cost::RuleCost;
 use crate::error::DetectError;
-use crate::evidence;
+use crate::evidence::{self, Wanted};
 use crate::history::History;
 use crate::ident;
 use crate::memory::{Memory, Report};
@@ -575,10 +575,13 @@ impl Engine {
             Ok(recent) => recent,
             Err(error) => return self.failed(rule, &error.to_string()),
         };
-        for (n, told) in told.into_iter().enumerate() {
-            let Told::Provisional(run) = told else { continue };
-            let rows = (n < EARLY_EVIDENCE_MAX.min(self.evidence_max)).then_some(&recent);
-            let finding = self.finding(rows, rule, Origin::Live, run, None).await;
+        let runs: Vec<Run> =
+            told.into_iter().filter_map(|t| if let Told::Provisional(run) = t { Some(run) } else { None }).collect();
+        let few = runs.len().min(EARLY_EVIDENCE_MAX).min(self.evidence_max);
+        let wanted: Vec<Wanted<'_>> = runs[..few].iter().map(|run| Wanted { run, known: None }).collect();
+        let mut evidence = self.evidence(&recent, rule, Origin::Live, &wanted).await.into_iter();
+        for run in runs {
+            let finding = self.finding(rule, Origin::Live, run, None, evidence.next());
             let finding = Finding { standing: Standing::Provisional, ..finding };
             self.provisional.insert(finding.id.clone(), finding.clone());
             count_findings(rule, 1);
@@ -595,11 +598,19 @@ impl Engine {
         told: Vec<Told>,
         output: &mut Output,
     ) {
-        for (n, told) in last_words(told).into_iter().enumerate() {
-            let rows = (n < self.evidence_max).then_some(stored);
+        let told = last_words(told);
+        let run_of = |told: &'_ Told| match told {
+            Told::Confirmed(run) => Some((run.clone(), None)),
+            Told::Late { run, known } => Some((run.clone(), Some(*known))),
+            _ => None,
+        };
+        let runs: Vec<(Run, Option<Micros>)> = told.iter().filter_map(run_of).take(self.evidence_max).collect();
+        let wanted: Vec<Wanted<'_>> = runs.iter().map(|(run, known)| Wanted { run, known: *known }).collect();
+        let mut evidence = self.evidence(stored, rule, origin, &wanted).await.into_iter();
+        for told in told {
             let finding = match told {
                 Told::Confirmed(run) => {
-                    let finding = self.finding(rows, rule, origin, run, None).await;
+                    let finding = self.finding(rule, origin, run, None, evidence.next());
                     if self.provisional.remove(&finding.id).is_none() && finding.time.first() == finding.time.last() {
                         count_findings(rule, 1);
                     }
@@ -607,8 +618,7 @@ impl Engine {
                 }
                 Told::Late { run, known } => {
                     count_findings(rule, 1);
-                    let finding = self.finding(rows, rule, origin, run, Some(known)).await;
-                    Finding { late: true, ..finding }
+                    Finding { late: true, ..self.finding(rule, origin, run, Some(known), evidence.next()) }
                 }
                 Told::Retracted { entity, first } => {
                     let id = ident::of_run(&rule.id, &entity, origin, first);
@@ -621,28 +631,34 @@ impl Engine {
         }
     }
 
-    async fn finding(
+    /// Nothing where the events could not be read: a finding without them is better than none; the query is with it.
+    async fn evidence(
         &self,
-        rows: Option<&SessionContext>,
+        rows: &SessionContext,
+        rule: &Rule,
+        origin: Origin,
+        wanted: &[Wanted<'_>],
+    ) -> Vec<Evidence> {
+        evidence::of_runs(rows, rule, origin, wanted).await.unwrap_or_else(|error| {
+            metrics::counter!("stakeout_evidence_errors_total", "rule" => rule.id.clone()).increment(1);
+            tracing::error!(rule = %rule.id, error = %error.strip_backtrace(), "evidence could not be read");
+            Vec::new()
+        })
+    }
+
+    fn finding(
+        &self,
         rule: &Rule,
         origin: Origin,
         run: Run,
         known: Option<Micros>,
+        evidence: Option<Evidence>,
     ) -> Finding {
         let Windowed { window, evidence: source, .. } = windowed(rule);
-        let query = evidence::run_query(rule, *window, source, &run, origin, known);
-        let mut evidence = match rows {
-            None => Evidence { query, ..Evidence::default() },
-            Some(rows) => match evidence::collect(rows, query.clone()).await {
-                Ok(evidence) => evidence,
-                // A finding without its events is better than none; the query is with it.
-                Err(error) => {
-                    metrics::counter!("stakeout_evidence_errors_total", "rule" => rule.id.clone()).increment(1);
-                    tracing::error!(rule = %rule.id, error = %error.strip_backtrace(), "evidence could not be read");
-                    Evidence { query, ..Evidence::default() }
-                }
-            },
-        };
+        let mut evidence = evidence.unwrap_or_else(|| Evidence {
+            query: evidence::run_query(rule, *window, source, &run, origin, known),
+            ..Evidence::default()
+        });
         if !run.evidence.is_empty() {
             evidence.count = run.evidence.len() as u64;
         }

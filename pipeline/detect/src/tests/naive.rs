@@ -8,7 +8,7 @@ use datafusion::catalog::TableProvider;
 use event::{Micros, Origin};
 
 use crate::fixtures::{Cell, Row, Store, schemas};
-use crate::oracle::{self, Entity, Held, Look};
+use crate::oracle::{Entity, Held, Look};
 use crate::rule::{Rule, Window};
 use crate::{History, RuleSet, ident};
 
