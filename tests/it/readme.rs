@@ -12,9 +12,10 @@ use crate::process::{finish, root, stakeout};
 const READMES: [&str; 2] = ["README.md", "detections/README.md"];
 
 /// Commands that do not run here as they stand, by how they begin.
-const EXCEPTIONS: [(&str, Instead); 9] = [
+const EXCEPTIONS: [(&str, Instead); 10] = [
     // `bench.rs` measures and compares; here it is only that they are commands.
     ("stakeout bench --quick --json before.json", Instead::Run("stakeout bench --help")),
+    ("stakeout bench --quick --only line,windows", Instead::Run("stakeout bench --help")),
     (
         "stakeout bench --compare before.json after.json",
         Instead::Nothing("needs two measurements; `bench.rs` compares"),
