@@ -13,6 +13,10 @@ use stakeout::{alerts, backtest, bench, demo, explain, generate, hunt, import, k
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if only_tells(&cli.command) {
+        // Who reads the first lines only (`| head`) has seen enough: that is no error.
+        sigpipe::reset();
+    }
     match call(&cli) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
@@ -21,6 +25,12 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// Commands that end with what they print. The others have work to finish, whoever listens.
+fn only_tells(command: &Command) -> bool {
+    use Command::{Alerts, Check, Explain, Health, Search, Sql, Test, Why};
+    matches!(command, Alerts(_) | Check(_) | Explain(_) | Health | Search(_) | Sql(_) | Test(_) | Why(_))
 }
 
 /// The chain of causes; one that its effect already quotes is not repeated.

@@ -2,7 +2,9 @@
 //! backtest and why.
 
 use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -282,4 +284,15 @@ fn explained(data: &Path, found: &BTreeMap<String, Value>) {
     assert!(said.contains("today there is no rule `k8s-secret-read-burst`"), "{said}");
     assert!(said.contains("have changed since"), "{said}");
     finish(&mut on(data, &["why", "zzz"]), &[1]);
+}
+
+#[test]
+fn who_reads_only_the_first_lines_gets_no_error() {
+    for args in [&["explain", "k8s-mass-deletion"][..], &["check"], &["test"]] {
+        let mut child = stakeout().args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{args:?}");
+        assert_eq!(output.status.signal(), Some(13), "{args:?}: {}", output.status);
+    }
 }
