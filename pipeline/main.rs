@@ -29,8 +29,8 @@ fn main() -> ExitCode {
 
 /// Commands that end with what they print. The others have work to finish, whoever listens.
 fn only_tells(command: &Command) -> bool {
-    use Command::{Alerts, Check, Explain, Health, Search, Sql, Test, Why};
-    matches!(command, Alerts(_) | Check(_) | Explain(_) | Health | Search(_) | Sql(_) | Test(_) | Why(_))
+    use Command::{Alerts, Check, Explain, Search, Sql, Test, Why};
+    matches!(command, Alerts(_) | Check(_) | Explain(_) | Search(_) | Sql(_) | Test(_) | Why(_))
 }
 
 /// The chain of causes; one that its effect already quotes is not repeated.

@@ -220,12 +220,18 @@ impl Detection {
         Ok(output.pending)
     }
 
-    /// Other rules from now on.
-    pub fn on_rules(&mut self, rules: RuleSet) -> Result<usize> {
+    /// Other rules from now on. One that is new says at once what holds.
+    pub fn on_rules(&mut self, rules: RuleSet) -> Result<()> {
         let history = Committed(&self.store);
         let provisional = self.alerts.provisional()?;
-        let output = self.runtime.block_on(self.engine.replace_rules(rules, provisional, &history))?;
-        self.keep(&output)
+        let mut output = self.runtime.block_on(self.engine.replace_rules(rules, provisional, &history))?;
+        self.keep(&output)?;
+        while output.pending {
+            let history = Committed(&self.store);
+            output = self.runtime.block_on(self.engine.go_on(&history))?;
+            self.keep(&output)?;
+        }
+        Ok(())
     }
 
     /// The input ends here: every window that rows can still reach is final.

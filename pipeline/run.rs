@@ -456,7 +456,7 @@ fn detect(mut detection: Detection, works: &Receiver<Work>, options: &Options) -
         match work {
             Work::Admitted(admitted) => drop(detection.on_admitted(&admitted)?),
             Work::Commit(commit) => evaluate(&mut detection, commit, works)?,
-            Work::Rules(rules) => drop(detection.on_rules(*rules)?),
+            Work::Rules(rules) => detection.on_rules(*rules)?,
         }
     }
     if options.bounded {
@@ -475,7 +475,7 @@ fn evaluate(detection: &mut Detection, mut commit: Commit, works: &Receiver<Work
             Ok(Work::Commit(later)) => commit = later,
             Ok(Work::Rules(rules)) => {
                 detection.on_commit(&commit)?;
-                detection.on_rules(*rules)?;
+                return detection.on_rules(*rules);
             }
             Err(_) => {}
         }

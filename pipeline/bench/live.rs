@@ -91,7 +91,6 @@ pub fn live(load: &Load, skip: &Skip, figures: &mut Figures) -> Result<()> {
     figures.add("peak-memory", peak_memory() as f64 / f64::from(1 << 20));
     line.stop()?;
     pager.wait_for_quiet(&config, DRAIN_MAX)?;
-    drop(quiet);
 
     let sync = sync_p50_ms(dir.path())?;
     let completed = completed(&alerts, &feeder.handed)?;

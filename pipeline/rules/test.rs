@@ -56,12 +56,13 @@ pub fn run(args: &cli::Test, config: &Config) -> Result<bool> {
     let missing: Vec<RuleProblem> = tests.missing(&rules).collect();
     suites.extend(broken(&tests.problems, &wanted));
     suites.extend(broken(&missing, &wanted));
-    suites.iter().for_each(print);
     let took = started.elapsed();
+    // Before anything is printed: whoever reads the first lines only still gets the file.
     if let Some(path) = &args.junit {
         std::fs::write(path, junit::report(&suites, took))
             .with_context(|| format!("cannot write the report to {}", path.display()))?;
     }
+    suites.iter().for_each(print);
     let (passed, failed) = suites.iter().map(Suite::counts).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
     let tested = suites.iter().filter(|s| !s.cases.is_empty()).count();
     println!("{tested} rules, {passed} cases passed, {failed} failed ({:.1} s)", took.as_secs_f64());

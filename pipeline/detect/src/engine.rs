@@ -1,7 +1,7 @@
 //! The engine: all rules of a set and how far they have gone. A rule that fails degrades itself, visibly, and
 //! never its neighbours; what it could not evaluate is tried again and, at last, skipped with an error.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -71,8 +71,12 @@ pub struct Engine {
     evidence_max: usize,
     /// After which [`Engine::on_commit`] lets others go first.
     slice: Duration,
+    /// Rules, by number, that have not had their turn for the commit at hand, the longest waiting first.
+    waiting: VecDeque<usize>,
     /// `first_seen` and state tables.
     memory: Memory,
+    /// It has not judged all that the commit at hand makes final.
+    memory_waits: bool,
     singles: Singles,
 }
 
@@ -110,6 +114,8 @@ impl Engine {
             failing: BTreeSet::new(),
             evidence_max: EVIDENCE_MAX,
             slice: Duration::MAX,
+            waiting: VecDeque::new(),
+            memory_waits: false,
         }
     }
 
@@ -160,6 +166,7 @@ impl Engine {
         let before = std::mem::replace(&mut self.rules, rules);
         let fresh = Engine::new(self.rules.clone(), self.frontier.clone(), &marks);
         (self.frontier, self.memory, self.singles) = (fresh.frontier, fresh.memory, fresh.singles);
+        (self.waiting, self.memory_waits) = (fresh.waiting, fresh.memory_waits);
         self.together = None;
         let stored = self.stored(history)?;
         let mut output = Output::default();
@@ -256,36 +263,63 @@ impl Engine {
         if self.live.is_none() {
             self.restore(&stored, &mut output).await?;
         }
-        self.committed = (committed.clone(), offsets.clone());
-        let report = self.memory.on_commit(committed, &stored).await;
-        self.take(report, &mut output);
-        self.recent.retain(|recent| !covers(offsets, &recent.ranges));
-        self.mend(&stored, offsets).await?;
-        let Some(mut live) = self.live.take() else { return Ok(output) };
-        // Rules that are done by now take none of it, so that each call gets further.
-        let started = Instant::now();
-        for rule in self.rules.rules.clone() {
-            let Some(state) = live.get_mut(&rule.id) else { continue };
-            if started.elapsed() > self.slice {
-                output.pending = true;
-                break;
-            }
-            let mut told = Vec::new();
-            let outcome = self.advance(state, &rule, committed, &stored, &mut told, &mut output).await;
-            let (early, told) = told.into_iter().partition(|told| matches!(told, Told::Provisional(_)));
-            self.tell(&stored, &rule, Origin::Live, told, &mut output).await;
-            self.tell_early(&rule, early, &mut output).await;
-            self.judge(&rule, state, outcome);
-            if state.evaluated() != Micros::MIN {
-                output.frontier.boundaries.insert(rule.id.clone(), state.evaluated());
-            }
-            show(&rule, &state.usage());
+        let commit = (committed.clone(), offsets.clone());
+        let goes_on = (self.memory_waits || !self.waiting.is_empty()) && self.committed == commit;
+        if !goes_on {
+            self.committed = commit;
+            self.recent.retain(|recent| !covers(offsets, &recent.ranges));
+            self.mend(&stored, offsets).await?;
+            // Those that an earlier commit left waiting keep their place: else the last would wait for ever.
+            let others = (0..self.rules.rules.len()).filter(|n| !self.waiting.contains(n));
+            let others: Vec<usize> = others.collect();
+            self.waiting.extend(others);
         }
-        self.live = Some(live);
+        if !goes_on || self.memory_waits {
+            let report = self.memory.on_commit(committed, &stored).await;
+            self.memory_waits = report.pending;
+            self.take(report, &mut output);
+        }
+        self.evaluate_waiting(committed, &stored, &mut output).await;
         self.frontier.advance(&output.frontier);
         Ok(output)
     }
 
+    /// Goes on with the commit that was evaluated in part. Like [`Engine::on_commit`] it may have to be called again.
+    pub async fn go_on(&mut self, history: &dyn History) -> Result<Output, DetectError> {
+        let (committed, offsets) = self.committed.clone();
+        self.on_commit(&committed, &offsets, history).await
+    }
+
+    /// Each rule has one turn: one that failed is tried again with the next commit, one that has more to do goes to the end.
+    async fn evaluate_waiting(&mut self, committed: &Watermarks, stored: &SessionContext, output: &mut Output) {
+        let Some(mut live) = self.live.take() else { return };
+        let (started, mut again) = (Instant::now(), Vec::new());
+        while let Some(n) = self.waiting.pop_front() {
+            let rule = self.rules.rules[n].clone();
+            let Some(state) = live.get_mut(&rule.id) else { continue };
+            let mut told = Vec::new();
+            let outcome = self.advance(state, &rule, committed, stored, &mut told).await;
+            if matches!(outcome, Ok(true)) {
+                again.push(n);
+            }
+            let (early, told) = told.into_iter().partition(|told| matches!(told, Told::Provisional(_)));
+            self.tell(stored, &rule, Origin::Live, told, output).await;
+            self.tell_early(&rule, early, output).await;
+            self.judge(&rule, state, outcome.map(drop));
+            if state.evaluated() != Micros::MIN {
+                output.frontier.boundaries.insert(rule.id.clone(), state.evaluated());
+            }
+            show(&rule, &state.usage());
+            if started.elapsed() > self.slice {
+                break;
+            }
+        }
+        self.waiting.extend(again);
+        output.pending |= !self.waiting.is_empty();
+        self.live = Some(live);
+    }
+
+    /// True when boundaries or catch-ups are left.
     async fn advance(
         &self,
         state: &mut Live,
@@ -293,14 +327,12 @@ impl Engine {
         committed: &Watermarks,
         stored: &SessionContext,
         told: &mut Vec<Told>,
-        output: &mut Output,
-    ) -> Result<(), QueryError> {
+    ) -> Result<bool, QueryError> {
         let to = watermark(rule, committed);
-        if to > state.evaluated() {
-            output.pending |= state.advance(to, BOUNDARIES_PER_CALL, told).await?;
-        }
-        output.pending |= state.catch_up(&self.rules.base, stored, told).await?;
-        state.look_ahead(told).await
+        let mut more = to > state.evaluated() && state.advance(to, BOUNDARIES_PER_CALL, told).await?;
+        more |= state.catch_up(&self.rules.base, stored, told).await?;
+        state.look_ahead(told).await?;
+        Ok(more)
     }
 
     /// Windowed rules over a stream that has ended: every boundary whose window has rows of `origin`, or of those
@@ -654,7 +686,7 @@ impl Engine {
         known: Option<Micros>,
         evidence: Option<Evidence>,
     ) -> Finding {
-        let Windowed { window, evidence: source, .. } = windowed(rule);
+        let Windowed { window, evidence: source, .. } = rule.windowed();
         let mut evidence = evidence.unwrap_or_else(|| Evidence {
             query: evidence::run_query(rule, *window, source, &run, origin, known),
             ..Evidence::default()
@@ -738,13 +770,6 @@ impl Engine {
         let ctx = query::fork(&self.rules.base);
         query::register_tables(&ctx, &self.rules.schemas, &|name| history.table(name))?;
         Ok(ctx)
-    }
-}
-
-fn windowed(rule: &Rule) -> &Windowed {
-    match &rule.body {
-        Body::Windowed(windowed) => windowed,
-        _ => unreachable!("runs come from windowed rules only"),
     }
 }
 

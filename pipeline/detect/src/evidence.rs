@@ -7,13 +7,12 @@ use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::context::SessionContext;
 use event::{Coordinates, Evidence, EvidenceEvent, Micros, Origin, column};
-
 use futures::StreamExt;
 
 use crate::derive::{Derived, EvidenceSource};
 use crate::ident::hex;
 use crate::oracle::Entity;
-use crate::rule::{Body, Rule, Window, Windowed};
+use crate::rule::{Rule, Window, Windowed};
 use crate::runs::Run;
 use crate::value::{self, sql_text, sql_time};
 
@@ -70,13 +69,6 @@ pub fn run_query(
     }
 }
 
-fn windowed(rule: &Rule) -> &Windowed {
-    match &rule.body {
-        Body::Windowed(windowed) => windowed,
-        _ => unreachable!("only windowed rules have runs"),
-    }
-}
-
 fn entity_condition(derived: &Derived, entity: &Entity) -> String {
     let equal = |(expression, (_, value)): (&String, &(String, String))| format!("{expression} = {}", sql_text(value));
     derived.entity.iter().zip(entity).map(equal).collect::<Vec<_>>().join(" AND ")
@@ -102,14 +94,14 @@ pub async fn of_runs(
     origin: Origin,
     wanted: &[Wanted<'_>],
 ) -> Result<Vec<Evidence>> {
-    let Windowed { window, evidence: source, .. } = windowed(rule);
+    let Windowed { window, evidence: source, .. } = rule.windowed();
     let query = |w: &Wanted<'_>| run_query(rule, *window, source, w.run, origin, w.known);
     let mut found: Vec<Evidence> = wanted.iter().map(|w| Evidence { query: query(w), ..Evidence::default() }).collect();
     if wanted.is_empty() {
         return Ok(found);
     }
     let mut chosen: Vec<BTreeSet<Place>> = vec![BTreeSet::new(); wanted.len()];
-    let mut finder = Finder::new(source, *window, wanted);
+    let finder = Finder::new(source, *window, wanted);
     for query in choice_queries(rule, *window, source, origin, wanted) {
         let mut rows = ctx.sql(&query).await?.execute_stream().await?;
         while let Some(rows) = rows.next().await {
@@ -204,24 +196,17 @@ fn choose(chosen: &mut BTreeSet<Place>, place: impl FnOnce() -> Result<Place>, t
 struct Place {
     time: Micros,
     uid: String,
-    topic: String,
-    partition: i32,
-    offset: i64,
-    index: i32,
+    coordinates: Coordinates,
 }
 
 impl Place {
     fn of(event: &EvidenceEvent) -> Place {
-        let Coordinates { topic, partition, offset, index } = &event.coordinates;
-        let (time, uid) = (event.time, event.event_uid.clone());
-        Place { time, uid, topic: topic.clone(), partition: *partition, offset: *offset, index: *index }
+        Place { time: event.time, uid: event.event_uid.clone(), coordinates: event.coordinates.clone() }
     }
 
     fn at(batch: &RecordBatch, row: usize) -> Result<Place> {
-        let coordinates = coordinates(batch, row)?;
-        let Coordinates { topic, partition, offset, index } = coordinates;
         let uid = text_of(batch, column::EVENT_UID, row)?.to_owned();
-        Ok(Place { time: time_of(batch, row)?, uid, topic, partition, offset, index })
+        Ok(Place { time: time_of(batch, row)?, uid, coordinates: coordinates(batch, row)? })
     }
 }
 
@@ -258,7 +243,7 @@ impl<'a> Finder<'a> {
         Finder { window, wanted, runs, entity }
     }
 
-    fn look(&mut self, rows: &RecordBatch, found: &mut dyn FnMut(usize, usize, Micros) -> Result<()>) -> Result<()> {
+    fn look(&self, rows: &RecordBatch, found: &mut dyn FnMut(usize, usize, Micros) -> Result<()>) -> Result<()> {
         let keys: Vec<Vec<Option<String>>> = match self.entity {
             Some(count) => {
                 (0..count).map(|n| Ok(value::texts(find(rows, &format!("{ENTITY}{n}"))?)?)).collect::<Result<_>>()?
@@ -326,17 +311,18 @@ mod tests {
 
     const S: Micros = 1_000_000;
 
-    const DERIVED: &str = "SELECT cluster, actor_user_name AS who, count(*) AS n FROM kubernetes k WHERE verb = 'get' \
-                           GROUP BY cluster, actor_user_name HAVING count(*) > 1";
-    const LISTED: &str = "SELECT cluster, actor_user_name AS who, array_agg(event_uid) AS evidence FROM kubernetes \
-                          GROUP BY cluster, actor_user_name HAVING count(*) > 1";
+    const DERIVED: &str = "SELECT response_code, actor_user_name AS who, count(*) AS n FROM kubernetes k WHERE verb = 'get' \
+                           GROUP BY response_code, actor_user_name HAVING count(*) > 1";
+    const LISTED: &str = "SELECT response_code, actor_user_name AS who, array_agg(event_uid) AS evidence FROM kubernetes \
+                          GROUP BY response_code, actor_user_name HAVING count(*) > 1";
 
     #[tokio::test]
     async fn runs_read_together_have_what_the_query_of_each_returns() {
         for (sql, seed) in (0..40).flat_map(|seed| [(DERIVED, seed), (LISTED, seed)]) {
             let mut random = StdRng::seed_from_u64(seed);
             let rules =
-                fixtures::rules(&[("d/rule.sql", &rule_text("cluster, who", "window: 10s\nevery: 1s", sql))]).await;
+                fixtures::rules(&[("d/rule.sql", &rule_text("response_code, who", "window: 10s\nevery: 1s", sql))])
+                    .await;
             let rule = &rules.rules[0];
             let rows: Vec<_> = (0..120)
                 .map(|n| {
@@ -347,6 +333,7 @@ mod tests {
                     let cells = [
                         ("verb", verb.into()),
                         ("actor_user_name", who),
+                        ("response_code", [200, 403][random.random_range(0..2)].into()),
                         ("offset", n.into()),
                         ("source_watermark", (time - 5 * S + late).into()),
                     ];
@@ -356,7 +343,9 @@ mod tests {
             let runs: Vec<(Run, Option<Micros>)> = (0..random.random_range(0..6))
                 .map(|_| {
                     let who = ["al", "bo", "it's", "nobody"][random.random_range(0..4)];
-                    let entity = vec![("cluster".to_owned(), "prod".to_owned()), ("who".to_owned(), who.to_owned())];
+                    let code = ["200", "403"][random.random_range(0..2)];
+                    let entity =
+                        vec![("response_code".to_owned(), code.to_owned()), ("who".to_owned(), who.to_owned())];
                     let evidence = (0..random.random_range(0..30)).map(|n| format!("u{n}")).collect();
                     let held = Held { entity, values: Default::default(), evidence };
                     let first = random.random_range(0..40) * S;

@@ -93,6 +93,14 @@ impl Rule {
         matches!(self.body, Body::Single(_))
     }
 
+    /// Of a rule with a window.
+    pub(crate) fn windowed(&self) -> &Windowed {
+        match &self.body {
+            Body::Windowed(windowed) => windowed,
+            _ => unreachable!("only windowed rules have runs and a window's state"),
+        }
+    }
+
     /// See [`Windowed::absent`].
     pub(crate) fn absent(&self) -> &[String] {
         match &self.body {

@@ -46,6 +46,8 @@ struct Run<'a> {
     committed: Gate,
     gate: Gate,
     waiting: Vec<Row>,
+    /// The gate before the last admission, and how many rows waited then.
+    before: (Gate, usize),
     kept: BTreeMap<String, Finding>,
     frontier: Frontier,
     /// Confirmed, then something else: must not be.
@@ -66,6 +68,7 @@ impl<'a> Run<'a> {
             committed: Gate::default(),
             gate: Gate::default(),
             waiting: Vec::new(),
+            before: Default::default(),
             kept: BTreeMap::new(),
             unsettled: Vec::new(),
             quiet: true,
@@ -95,6 +98,7 @@ impl<'a> Run<'a> {
     async fn admit(&mut self, rows: &[Row]) {
         let mut batch = rows.to_vec();
         let before = self.gate.clone();
+        self.before = (before.clone(), self.waiting.len());
         batch.iter_mut().for_each(|row| self.gate.admit(row));
         let mut unit = admitted(&batch);
         for (source, next) in self.gate.next() {
@@ -115,10 +119,21 @@ impl<'a> Run<'a> {
     }
 
     async fn commit(&mut self) {
+        self.commit_as_of((self.gate.clone(), self.waiting.len())).await;
+    }
+
+    /// What a commit makes final is evaluated after more was admitted: it does not see that.
+    async fn commit_behind(&mut self) {
+        self.commit_as_of(self.before.clone()).await;
+    }
+
+    async fn commit_as_of(&mut self, (gate, rows): (Gate, usize)) {
         self.quiet = false;
-        self.store.add(&self.waiting);
-        self.stored.append(&mut self.waiting);
-        self.committed = self.gate.clone();
+        let rows: Vec<Row> = self.waiting.drain(..rows).collect();
+        self.store.add(&rows);
+        self.stored.extend(rows);
+        self.committed = gate;
+        self.before = (self.committed.clone(), 0);
         self.advance(&self.committed.marks.clone()).await;
     }
 
@@ -137,6 +152,7 @@ impl<'a> Run<'a> {
     async fn crash(&mut self, random: &mut Random, reorder: bool) {
         self.quiet = false;
         self.gate = self.committed.clone();
+        self.before = (self.gate.clone(), 0);
         let mut again = std::mem::take(&mut self.waiting);
         if reorder {
             random.shuffle(&mut again);
@@ -210,7 +226,10 @@ async fn case(seed: u64, counts: &mut Counts) -> Result<(), String> {
             run.admit(&rows[at..to]).await;
             at = to;
             if random.one_in(how.commit_in) {
-                run.commit().await;
+                match (seed + way) % 3 {
+                    0 => run.commit_behind().await,
+                    _ => run.commit().await,
+                }
             }
             if random.one_in(how.crash_in) {
                 run.crash(&mut random, how.reorder).await;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use std::time::Duration;
+
 use event::{Admitted, Finding, Frontier, OffsetRange, Offsets, Origin, Source, Standing, Watermarks};
 
 use super::single::hunt;
@@ -227,17 +229,45 @@ async fn a_failing_rule_waits_then_skips_and_harms_no_other() {
     let good = rule_text("cluster, actor_user_name", "window: 10s\nevery: 2s", COUNT);
     let bad = rule_text("cluster", "window: 10s\nevery: 2s", bad);
     let set = rules(&[("d/bad.sql", &bad), ("d/good.sql", &good)]).await;
-    let mut store = Store::default();
-    let mut engine = Engine::new(set, Frontier::default(), &Watermarks::default());
-    let mut findings = live(&mut engine, &mut store, &[get(S, "a", "al"), get(S, "b", "al")], &marks(4 * S)).await;
-    let reached = |engine: &Engine| engine.frontier().boundaries["bad"].saturating_sub(DAY).max(0) / S;
-    let mut boundaries = vec![reached(&engine)];
-    for _ in 0..3 {
-        findings.extend(live(&mut engine, &mut store, &[], &marks(4 * S)).await);
-        boundaries.push(reached(&engine));
+    // Once with each commit, in however many slices that is evaluated.
+    for slice in [Duration::MAX, Duration::ZERO] {
+        let mut store = Store::default();
+        let mut engine = Engine::new(set.clone(), Frontier::default(), &Watermarks::default()).in_slices_of(slice);
+        let mut findings = live(&mut engine, &mut store, &[get(S, "a", "al"), get(S, "b", "al")], &marks(4 * S)).await;
+        let reached = |engine: &Engine| engine.frontier().boundaries["bad"].saturating_sub(DAY).max(0) / S;
+        let mut boundaries = vec![reached(&engine)];
+        for _ in 0..3 {
+            findings.extend(live(&mut engine, &mut store, &[], &marks(4 * S)).await);
+            boundaries.push(reached(&engine));
+        }
+        assert_eq!(runs(&findings), [("al".to_owned(), 2, 2)]);
+        assert_eq!(boundaries, [0, 0, 2, 4], "in slices of {slice:?}");
     }
-    assert_eq!(runs(&findings), [("al".to_owned(), 2, 2)]);
-    assert_eq!(boundaries, [0, 0, 2, 4]);
+}
+
+#[tokio::test]
+async fn commits_that_come_faster_than_they_are_evaluated_leave_no_rule_out() {
+    let text = rule_text("cluster, actor_user_name", "window: 10s\nevery: 2s", COUNT);
+    let names = ["d/a.sql", "d/b.sql", "d/c.sql"];
+    let set = rules(&names.map(|name| (name, text.as_str()))).await;
+    let store = Store::of(&[get(S, "a", "al"), get(S, "b", "al")]);
+    let mut engine = Engine::new(set, Frontier::default(), &Watermarks::default()).in_slices_of(Duration::ZERO);
+    let mut told = Vec::new();
+    for commit in 1..=3 {
+        // A slice each, and then the next one.
+        let mark = marks((20 + 2 * commit) * S);
+        let output = engine.on_commit(&mark, &Offsets::default(), &store).await.expect("the store answers");
+        assert!(output.pending);
+        let confirmed = output.findings.into_iter().filter(|f| f.standing == Standing::Confirmed);
+        told.extend(confirmed.map(|f| f.rule));
+    }
+    assert_eq!(told, ["a", "b", "c"]);
+    let mut slices = 1;
+    while engine.go_on(&store).await.expect("the store answers").pending {
+        slices += 1;
+    }
+    assert_eq!(slices, 2, "the two that have not seen the last one");
+    assert!(engine.frontier().boundaries.values().all(|b| *b == DAY + 26 * S), "{:?}", engine.frontier().boundaries);
 }
 
 #[test]

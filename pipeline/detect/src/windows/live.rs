@@ -21,7 +21,7 @@ use super::together::{Choices, Chosen};
 use super::{Ahead, Changes, Fed, Slots};
 use crate::fault::{self, Fault};
 use crate::oracle::{Entity, Held, instant};
-use crate::rule::{Body, Rule, Windowed};
+use crate::rule::Rule;
 use crate::runs::Run;
 
 /// What one rule may hold. More degrades it, visibly, and nobody else.
@@ -121,7 +121,7 @@ struct Open {
 
 impl Live {
     pub async fn new(base: &SessionContext, rule: Arc<Rule>, origin: Origin) -> Result<Live, QueryError> {
-        let windowed = windowed(&rule);
+        let windowed = rule.windowed();
         let slots = Slots::of(windowed.window);
         let way = match &windowed.shape {
             Ok(shape) => Way::Paned(Box::new(Paned::new(rule.clone(), shape.clone(), STATE_BYTES_MAX))),
@@ -161,7 +161,7 @@ impl Live {
     pub fn admit(&mut self, table: &str, rows: &RecordBatch, choices: &mut Choices) -> Result<(), QueryError> {
         let started = Instant::now();
         let rule = self.rule.clone();
-        let watch = windowed(&rule).early.is_ok();
+        let watch = rule.windowed().early.is_ok();
         for (relation, part) in self.parts(table) {
             let chosen = choices.of(&rule.id, relation, part);
             if matches!(&chosen, Chosen::Rows(rows) if rows.is_empty()) {
@@ -178,10 +178,10 @@ impl Live {
 
     /// (leg, part number, part) of the way that the rule goes.
     pub(super) fn all_parts(&self) -> Vec<(usize, usize, &Part)> {
-        match &windowed(&self.rule).shape {
+        match &self.rule.windowed().shape {
             Ok(shape) => shape.parts.iter().enumerate().map(|(n, part)| (0, n, &part.input)).collect(),
             Err(_) => {
-                let legs = windowed(&self.rule).sieves.sieves.iter().enumerate();
+                let legs = self.rule.windowed().sieves.sieves.iter().enumerate();
                 legs.flat_map(|(leg, s)| s.parts.iter().enumerate().map(move |(n, part)| (leg, n, part))).collect()
             }
         }
@@ -241,7 +241,7 @@ impl Live {
 
     /// Looks ahead of the final boundary at what rows just admitted have changed.
     pub async fn look_ahead(&mut self, told: &mut Vec<Told>) -> Result<(), QueryError> {
-        if windowed(&self.rule).early.is_err() {
+        if self.rule.windowed().early.is_err() {
             return Ok(());
         }
         let started = Instant::now();
@@ -271,20 +271,18 @@ impl Live {
     pub async fn advance(&mut self, to: Micros, budget: usize, told: &mut Vec<Told>) -> Result<bool, QueryError> {
         let started = Instant::now();
         let to = self.slots.floor(to);
-        let watch = windowed(&self.rule).early.is_ok();
+        let watch = self.rule.windowed().early.is_ok();
         let more = match &mut self.way {
             Way::Paned(_) => self.step_panes(to, budget, watch, told),
             Way::Sifted(_) => self.step_sifted(to, budget, told).await,
         };
-        if more.as_ref().map_or(true, |more| *more) {
-            self.usage.busy += started.elapsed();
-            return more;
+        if matches!(more, Ok(false)) {
+            self.last = Some(self.last.map_or(to, |last| last.max(to)));
+            self.retract_what_did_not_come(told);
+            self.prolong(told);
         }
-        self.last = Some(self.last.map_or(to, |last| last.max(to)));
-        self.retract_what_did_not_come(told);
-        self.prolong(told);
         self.usage.busy += started.elapsed();
-        Ok(false)
+        more
     }
 
     /// True when boundaries are left. What could not be evaluated is left out where it would have come or gone, and reported.
@@ -381,7 +379,7 @@ impl Live {
     /// A run that goes on is told again each window, so that its incident does not look quiet.
     fn prolong(&mut self, told: &mut Vec<Told>) {
         let Some(last) = self.last.map(|slot| self.slots.boundary(slot)) else { return };
-        let window = windowed(&self.rule).window.window_us;
+        let window = self.rule.windowed().window.window_us;
         for open in self.open.values_mut() {
             open.run.last = last;
             if last.saturating_sub(open.told) >= window {
@@ -446,7 +444,7 @@ impl Live {
         if start == Micros::MIN {
             return Reach { from: Micros::MIN, oldest: Micros::MIN };
         }
-        let window = windowed(&self.rule).window;
+        let window = self.rule.windowed().window;
         let low = self.slots.boundary(self.slots.floor(start) - back);
         self.begin(low);
         let reach = if fault::is(Fault::RebuiltTooShort) { window.every_us } else { window.window_us };
@@ -510,7 +508,7 @@ impl Live {
 
     /// For rules that look ahead: everything is new after a rebuild.
     pub fn watch_all(&mut self) {
-        if windowed(&self.rule).early.is_ok() {
+        if self.rule.windowed().early.is_ok() {
             match &mut self.way {
                 Way::Paned(paned) => paned.watch_all(),
                 Way::Sifted(sifted) => sifted.watch_all(&mut self.fed),
@@ -526,7 +524,7 @@ impl Live {
         range: Option<(Micros, Micros)>,
         told: &mut Vec<Told>,
     ) -> Result<(), QueryError> {
-        let window = windowed(&self.rule).window;
+        let window = self.rule.windowed().window;
         let (first, last) = match range {
             Some((from, to)) => {
                 self.begin(from);
@@ -558,7 +556,7 @@ impl Live {
     /// The times of the first and last stored row that can matter.
     async fn edges(&self, stored: &SessionContext) -> Result<Option<(Micros, Micros)>, QueryError> {
         let mut edges: Option<(Micros, Micros)> = None;
-        let legs = windowed(&self.rule).sieves.legs().len();
+        let legs = self.rule.windowed().sieves.legs().len();
         // Of the others it only matters that they speak.
         for (_, _, part) in all_parts(&self.rule).into_iter().filter(|(leg, ..)| *leg < legs) {
             let mut frame = stored.table(part.table.as_str()).await.map_err(QueryError::run)?;
@@ -714,9 +712,9 @@ impl Live {
             on_time: sifted(base, &self.rule, self.slots).await?,
             complete: sifted(base, &self.rule, self.slots).await?,
         };
-        let window = windowed(&self.rule).window;
+        let window = self.rule.windowed().window;
         let times = (self.slots.boundary(range.0) - window.window_us, self.slots.boundary(range.1));
-        for (leg, sieve) in windowed(&self.rule).sieves.sieves.iter().enumerate() {
+        for (leg, sieve) in self.rule.windowed().sieves.sieves.iter().enumerate() {
             for part in &sieve.parts {
                 let rows = &mut past.rows;
                 let keep = |sifted: Rows| -> datafusion::error::Result<()> {
@@ -756,7 +754,7 @@ impl Live {
     ) -> Result<Vec<Run>, QueryError> {
         let mut nulls = 0;
         // More rows only add findings: what does not hold over all of them holds nowhere.
-        if windowed(&self.rule).early.is_ok()
+        if self.rule.windowed().early.is_ok()
             && complete.answer_over(range.0, range.1, None, &mut nulls).await?.is_empty()
         {
             return Ok(Vec::new());
@@ -821,30 +819,23 @@ fn before(offsets: &Offsets) -> Option<Expr> {
     offsets.0.iter().map(of).reduce(Expr::or)
 }
 
-fn windowed(rule: &Rule) -> &Windowed {
-    match &rule.body {
-        Body::Windowed(windowed) => windowed,
-        _ => unreachable!("only windowed rules have a window's state"),
-    }
-}
-
 async fn sifted(base: &SessionContext, rule: &Arc<Rule>, slots: Slots) -> Result<Sifted, QueryError> {
-    Sifted::new(base, rule.clone(), windowed(rule).sieves.clone(), slots, STATE_BYTES_MAX).await
+    Sifted::new(base, rule.clone(), rule.windowed().sieves.clone(), slots, STATE_BYTES_MAX).await
 }
 
 fn part_of(rule: &Rule, relation: usize, part: usize) -> &Part {
-    match &windowed(rule).shape {
+    match &rule.windowed().shape {
         Ok(shape) => &shape.parts[part].input,
-        Err(_) => &windowed(rule).sieves.sieves[relation].parts[part],
+        Err(_) => &rule.windowed().sieves.sieves[relation].parts[part],
     }
 }
 
 /// (relation, stored table, part) of the way that the rule goes.
 fn all_parts(rule: &Rule) -> Vec<(usize, String, &Part)> {
-    match &windowed(rule).shape {
+    match &rule.windowed().shape {
         Ok(shape) => shape.parts.iter().map(|p| (0, p.input.table.clone(), &p.input)).collect(),
         Err(_) => {
-            let relations = windowed(rule).sieves.sieves.iter().enumerate();
+            let relations = rule.windowed().sieves.sieves.iter().enumerate();
             relations.flat_map(|(r, s)| s.parts.iter().map(move |p| (r, p.table.clone(), p))).collect()
         }
     }
