@@ -187,13 +187,17 @@ impl Feeder {
     fn at_rate(&mut self, seed: u64, rate: f64, time: Duration, line: &Running) -> Result<()> {
         let gap = ((SECOND as f64 / rate.max(1.0)) as i64).max(1);
         let attack_every = ((rate / ATTACKS_PER_SECOND) as u64).max(1);
-        let started = Instant::now();
         let mut generator = Generator::new(stream(seed, wall_clock(), gap, attack_every));
+        // A world takes a second to make; what was due meanwhile is no load that the rate means.
+        let (started, behind) = (Instant::now(), wall_clock() - generator.now());
         while started.elapsed() < time && !line.stopping.pulled() {
             let now = wall_clock();
             let mut events = Vec::new();
-            while generator.now() < now {
+            while generator.now() + behind < now {
                 events.extend(generator.next());
+                if events.len() >= BURST_APPEND {
+                    self.send(&std::mem::take(&mut events))?;
+                }
             }
             self.send(&events)?;
             std::thread::sleep(TICK);

@@ -44,6 +44,8 @@ pub enum Fault {
     DistinctNotProlonged,
     /// The least value stays when its row has left.
     LeastOutlives,
+    /// A value of a bag stays when its rows have left.
+    MemberStays,
     /// A sieved window is not evaluated when rows leave it.
     LeaveNotEvaluated,
     /// What was announced and did not come stays announced.

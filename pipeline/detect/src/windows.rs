@@ -6,6 +6,7 @@
 //! have reached them; where more events can only add findings ([`monotone`]), a rule looks ahead at each arrival.
 
 mod absent;
+mod bags;
 mod compact;
 mod condition;
 mod deltas;
@@ -26,6 +27,7 @@ mod sifted;
 mod silence;
 mod slots;
 mod together;
+mod values;
 
 use std::collections::BTreeSet;
 

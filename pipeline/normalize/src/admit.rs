@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, BooleanArray, RecordBatch, StringViewArray, TimestampMicrosecondArray};
-use arrow::compute::filter_record_batch;
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringViewArray, TimestampMicrosecondArray};
+use arrow::compute::FilterBuilder;
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use event::{
     Admitted, Batch, ColumnType, Counts, Micros, Origin, Polled, RowHash, RowKey, Seen, SeenError, Source, Watermarks,
@@ -202,9 +202,7 @@ fn stamped(batch: &Batch, fresh: Vec<bool>, stamps: Vec<Micros>) -> Option<Batch
     }
     let rows = match stamps.len() == fresh.len() {
         true => batch.rows.clone(),
-        false => {
-            filter_record_batch(&batch.rows, &BooleanArray::from(fresh)).expect("the filter is as long as the batch")
-        }
+        false => fresh_rows(&batch.rows, fresh),
     };
     let stamps = TimestampMicrosecondArray::from(stamps).with_data_type(ColumnType::Timestamp.arrow());
     let index = rows.schema().index_of(column::SOURCE_WATERMARK).expect("every stored table has the meta columns");
@@ -212,6 +210,24 @@ fn stamped(batch: &Batch, fresh: Vec<bool>, stamps: Vec<Micros>) -> Option<Batch
     columns[index] = Arc::new(stamps);
     let rows = RecordBatch::try_new(rows.schema(), columns).expect("the stamps are as many as the rows");
     Some(Batch { table: batch.table.clone(), rows })
+}
+
+/// Columns without a value are one array; it stays one.
+fn fresh_rows(rows: &RecordBatch, fresh: Vec<bool>) -> RecordBatch {
+    let fresh = FilterBuilder::new(&BooleanArray::from(fresh)).optimize().build();
+    let mut shared: Vec<(&ArrayRef, ArrayRef)> = Vec::new();
+    let columns = rows.columns().iter().map(|column| {
+        if let Some((_, filtered)) = shared.iter().find(|(known, _)| Arc::ptr_eq(known, column)) {
+            return filtered.clone();
+        }
+        let filtered = fresh.filter(column).expect("the filter is as long as the batch");
+        if column.null_count() == column.len() {
+            shared.push((column, filtered.clone()));
+        }
+        filtered
+    });
+    let columns = columns.collect();
+    RecordBatch::try_new(rows.schema(), columns).expect("they were filtered by one filter")
 }
 
 /// The last uids and what their bytes were. Keyed by a seeded hash of table and uid: two that collide cost at most a

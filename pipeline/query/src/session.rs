@@ -66,13 +66,15 @@ pub fn session_with(limits: &Limits, lookups: Arc<Lookups>) -> SessionContext {
         .filter(|f| !DENIED.contains(&f.name()))
         .chain(functions::all(&lookups))
         .collect();
+    let stock = SessionStateDefaults::default_aggregate_functions().into_iter();
+    let aggregates = stock.filter(|f| f.name() != "count").chain([Arc::new(functions::count::function())]).collect();
     // No table factories and no file formats: there is nothing that could open a file by name.
     let mut state = SessionStateBuilder::new()
         .with_config(config(limits).with_extension(lookups))
         .with_runtime_env(runtime)
         .with_scalar_functions(scalars)
         .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
-        .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
+        .with_aggregate_functions(aggregates)
         .with_window_functions(SessionStateDefaults::default_window_functions())
         .with_table_function_list(SessionStateDefaults::default_table_functions())
         .with_expr_planners(SessionStateDefaults::default_expr_planners())

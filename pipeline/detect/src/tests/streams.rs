@@ -181,6 +181,15 @@ fn aggregate(random: &mut Random) -> (String, String) {
         "count(*) FILTER (WHERE response_code >= 400) AS failed",
         "count(DISTINCT objectref_name) FILTER (WHERE verb = 'get') AS got",
         "min(response_code) FILTER (WHERE verb <> 'get') AS least",
+        "max(objectref_name) AS last_name",
+        "min(verb) FILTER (WHERE response_code >= 400) AS failing",
+        "bool_and(verb = 'get') AS all_got",
+        "array_sort(array_agg(DISTINCT objectref_name)) AS all_names",
+        "array_sort(array_agg(verb)) AS verbs",
+        "array_agg(objectref_name ORDER BY time DESC, event_uid) AS in_order",
+        "array_to_string(array_sort(array_agg(DISTINCT verb) FILTER (WHERE response_code >= 400)), ', ') AS bad",
+        "first_value(verb ORDER BY time, event_uid) AS first_verb",
+        "last_value(objectref_name ORDER BY time, event_uid) AS last_one",
     ];
     let having = [
         "count(*) >= 2",
@@ -199,6 +208,12 @@ fn aggregate(random: &mut Random) -> (String, String) {
         "count(DISTINCT objectref_name) FILTER (WHERE verb = 'get') >= 2",
         "count(*) > 2 * count(DISTINCT objectref_name)",
         "sum(1) >= 2",
+        "bool_or(response_code >= 400)",
+        "max(objectref_name) >= 's3'",
+        "min(verb) <> max(verb)",
+        "cardinality(array_agg(DISTINCT objectref_name)) >= 2",
+        "cardinality(array_agg(objectref_name)) > 2",
+        "first_value(verb ORDER BY time, event_uid) = 'get'",
         "sum(CASE WHEN verb = 'get' THEN 1 ELSE 0 END) >= 2",
     ];
     let mut columns: Vec<&str> = keys.to_vec();

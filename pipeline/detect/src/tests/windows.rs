@@ -225,7 +225,7 @@ async fn listed_evidence_and_joins_across_tables_work() {
 
 #[tokio::test]
 async fn a_failing_rule_waits_then_skips_and_harms_no_other() {
-    let bad = "SELECT cluster, CAST(max(actor_user_name) AS INT) AS n FROM kubernetes GROUP BY cluster";
+    let bad = "SELECT cluster, CAST(string_agg(actor_user_name, '') AS INT) AS n FROM kubernetes GROUP BY cluster";
     let good = rule_text("cluster, actor_user_name", "window: 10s\nevery: 2s", COUNT);
     let bad = rule_text("cluster", "window: 10s\nevery: 2s", bad);
     let set = rules(&[("d/bad.sql", &bad), ("d/good.sql", &good)]).await;

@@ -1,30 +1,38 @@
 //! The least value among the rows that a boundary sees. What the final boundaries have seen is kept as far as it can
-//! still be the least; what they have not is kept whole. The greatest value is the least of the complements.
+//! still be the least; what they have not is kept whole. The greatest value is the least of complements, or of bytes that sort
+//! the other way round.
 
 use std::collections::VecDeque;
 
 use crate::fault::{self, Fault};
 
-#[derive(Clone, Debug, Default)]
-pub struct Least {
+#[derive(Clone, Debug)]
+pub struct Least<V> {
     /// (last boundary that sees it, value), both ascending: nothing kept is outlived by something smaller.
-    entered: VecDeque<(i32, i64)>,
+    entered: VecDeque<(i32, V)>,
     /// (first, last, value), first ones ahead of the final boundary.
-    ahead: Vec<(i32, i32, i64)>,
+    ahead: Vec<(i32, i32, V)>,
 }
 
-impl Least {
-    pub fn add(&mut self, enter: i32, leave: i32, value: i64, now: i32) {
+impl<V> Default for Least<V> {
+    fn default() -> Self {
+        Least { entered: VecDeque::new(), ahead: Vec::new() }
+    }
+}
+
+impl<V: Clone + Ord> Least<V> {
+    pub fn add(&mut self, enter: i32, leave: i32, value: V, now: i32) {
         if enter <= now {
             return self.enter(leave, value);
         }
         match self.ahead.iter_mut().rev().find(|(e, l, _)| (*e, *l) == (enter, leave)) {
-            Some((_, _, have)) => *have = (*have).min(value),
+            Some((_, _, have)) if *have <= value => {}
+            Some((_, _, have)) => *have = value,
             None => self.ahead.push((enter, leave, value)),
         }
     }
 
-    fn enter(&mut self, leave: i32, value: i64) {
+    fn enter(&mut self, leave: i32, value: V) {
         let place = self.entered.partition_point(|(l, _)| *l < leave);
         // Ascending values: the one behind is the least of those that last longer.
         if self.entered.get(place).is_some_and(|(_, v)| *v <= value) {
@@ -54,15 +62,11 @@ impl Least {
     }
 
     /// At the final boundary or one ahead of it.
-    pub fn at(&self, slot: i32) -> Option<i64> {
+    pub fn at(&self, slot: i32) -> Option<V> {
         let lasts = |leave: i32| leave >= slot || fault::is(Fault::LeastOutlives);
-        let entered = self.entered.iter().find(|(leave, _)| lasts(*leave)).map(|(_, value)| *value);
-        let ahead =
-            self.ahead.iter().filter(|(enter, leave, _)| *enter <= slot && *leave >= slot).map(|(.., v)| *v).min();
-        match (entered, ahead) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        let entered = self.entered.iter().find(|(leave, _)| lasts(*leave)).map(|(_, value)| value);
+        let ahead = self.ahead.iter().filter(|(enter, leave, _)| *enter <= slot && *leave >= slot).map(|(.., v)| v);
+        entered.into_iter().chain(ahead).min().cloned()
     }
 }
 

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
+use arrow::row::Rows;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::physical_expr::PhysicalExpr;
 
 use super::groups::{Group, Panes, Seen};
 use super::keys::{KeyCodec, Keys};
-use super::shape::{Into, ShapePart};
+use super::shape::{Into, Shape, ShapePart};
 
 pub fn evaluate_all(exprs: &[Arc<dyn PhysicalExpr>], rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
     exprs.iter().map(|e| e.evaluate(rows)?.into_array(rows.num_rows())).collect()
@@ -29,10 +30,12 @@ enum Argument {
     Any(ArrayRef),
     Value(Keys),
     Number(Int64Array),
+    /// With the argument itself.
+    Sorted(Rows, ArrayRef),
 }
 
 impl Feeds {
-    pub fn of(part: &ShapePart, rows: &RecordBatch) -> Result<Feeds> {
+    pub fn of(shape: &Shape, part: &ShapePart, rows: &RecordBatch) -> Result<Feeds> {
         let count = rows.num_rows();
         let mut columns = Vec::with_capacity(part.feeds.len());
         for feed in &part.feeds {
@@ -60,13 +63,32 @@ impl Feeds {
                     let array = cast(&evaluate(e)?, &DataType::Int64)?;
                     Some(Argument::Number(array.as_primitive::<Int64Type>().clone()))
                 }
+                (Some(e), Into::First { first: of, .. } | Into::Bag { bag: of }) => {
+                    let codec = match feed.into {
+                        Into::First { .. } => &shape.firsts[of],
+                        _ => &shape.bags[of].codec,
+                    };
+                    let mut columns = feed.order.iter().map(evaluate).collect::<Result<Vec<_>>>()?;
+                    columns.push(evaluate(e)?);
+                    let argument = columns[columns.len() - 1].clone();
+                    Some(Argument::Sorted(codec.read(&columns)?, argument))
+                }
             };
             columns.push(FeedColumn { into: feed.into, filter, argument });
         }
         Ok(Feeds(columns))
     }
 
-    pub fn add(&self, panes: &mut dyn Panes, group: Group, seen: Seen, row: usize, scratch: &mut Vec<u8>) {
+    /// False if not all of it could be kept.
+    pub fn add(
+        &self,
+        shape: &Shape,
+        panes: &mut dyn Panes,
+        to: (Group, Seen),
+        row: usize,
+        scratch: &mut Vec<u8>,
+    ) -> bool {
+        let ((group, seen), mut whole) = (to, true);
         for column in &self.0 {
             if column.filter.as_ref().is_some_and(|f| f.is_null(row) || !f.value(row)) {
                 continue;
@@ -85,12 +107,21 @@ impl Feeds {
                     panes.add(group, seen, lane, values.value(row));
                     panes.add(group, seen, count, 1);
                 }
-                (Into::Least { extreme, complement }, Some(Argument::Number(values))) if values.is_valid(row) => {
+                (Into::Least { least, complement }, Some(Argument::Number(values))) if values.is_valid(row) => {
                     let value = values.value(row);
-                    panes.add_least(group, seen, extreme, if complement { !value } else { value });
+                    panes.add_least(group, seen, least, if complement { !value } else { value });
+                }
+                (Into::First { first, nulls }, Some(Argument::Sorted(rows, argument)))
+                    if nulls || argument.is_valid(row) =>
+                {
+                    panes.add_first(group, seen, first, rows.row(row).data());
+                }
+                (Into::Bag { bag }, Some(Argument::Sorted(rows, _))) => {
+                    whole &= panes.add_member(group, seen, bag, rows.row(row).data(), shape.bags[bag].once);
                 }
                 _ => {}
             }
         }
+        whole
     }
 }

@@ -11,9 +11,11 @@ use ahash::RandomState;
 use hashbrown::HashTable;
 use hashbrown::hash_map::{Entry, HashMap};
 
+use super::bags::Bag;
 use super::condition::Condition;
 use super::deltas::{Deltas, add};
 use super::extremes::Least;
+use super::values::{Value, Values};
 use crate::fault::{self, Fault};
 
 /// Slots are kept relative to the first one met: 2^31 slides of a second are 68 years.
@@ -22,8 +24,11 @@ pub const SLOTS_MAX: i64 = 1 << 30;
 /// Distinct values that are no longer seen by any boundary are swept out when so many more have come.
 const SWEEP_MIN: usize = 4_096;
 
-/// New groups after which the budget is looked at.
+/// New groups, or members of bags, after which the budget is looked at.
 const BUDGET_CHECK: usize = 1_024;
+
+/// A value of a bag and its boundaries, in a tree.
+const MEMBER_BYTES: usize = 96;
 
 pub type Group = u32;
 
@@ -47,9 +52,26 @@ struct Slot<const L: usize> {
 pub struct Visited<'a> {
     pub group: Group,
     pub sums: &'a [i64],
-    pub leasts: &'a [Least],
+    pub kept: Kept<'a>,
     /// It has no row there or ahead.
     pub over: bool,
+}
+
+/// What a group has besides its sums.
+#[derive(Clone, Copy)]
+pub struct Kept<'a> {
+    pub leasts: &'a [Least<i64>],
+    pub firsts: &'a [Least<Value>],
+    pub bags: &'a [Bag],
+}
+
+/// How many of each a group has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    pub lanes: usize,
+    pub leasts: usize,
+    pub firsts: usize,
+    pub bags: usize,
 }
 
 /// What [`Groups`] of any number of lanes can do.
@@ -59,15 +81,18 @@ pub trait Panes: Send + Sync {
     fn add(&mut self, group: Group, seen: Seen, lane: usize, value: i64);
     /// One value counted by a distinct lane.
     fn add_distinct(&mut self, group: Group, seen: Seen, lane: usize, value: &[u8]);
-    fn add_least(&mut self, group: Group, seen: Seen, extreme: usize, value: i64);
+    fn add_least(&mut self, group: Group, seen: Seen, least: usize, value: i64);
+    fn add_first(&mut self, group: Group, seen: Seen, first: usize, value: &[u8]);
+    /// A value of a bag, `once` if that is a set; false when a new one would exceed the budget.
+    fn add_member(&mut self, group: Group, seen: Seen, bag: usize, value: &[u8], once: bool) -> bool;
     /// The next boundary at which anything changes.
     fn next_change(&self) -> Option<i32>;
     /// Makes a boundary final and shows the groups that changed there, each once.
     fn advance(&mut self, slot: i32, visit: &mut dyn FnMut(Visited<'_>));
     /// Forgets a group if no boundary sees it any more.
     fn release(&mut self, group: Group) -> bool;
-    /// A group's lanes at the final boundary or ahead of it, and its extremes.
-    fn at(&self, group: Group, slot: i32, show: &mut dyn FnMut(&[i64], &[Least]));
+    /// A group's lanes at the final boundary or ahead of it, and what else it has.
+    fn at(&self, group: Group, slot: i32, show: &mut dyn FnMut(&[i64], Kept<'_>));
     /// The boundaries in `from..=to`, those at which something changes and `from` itself, at which the condition holds; the
     /// first of them, or all.
     fn passing(&self, group: Group, from: i32, to: i32, condition: &Condition, all: bool, into: &mut Vec<i32>);
@@ -81,12 +106,12 @@ pub trait Panes: Send + Sync {
 /// Lanes beyond which a rule is evaluated another way.
 pub const LANES_MAX: usize = 8;
 
-pub fn panes(lanes: usize, extremes: usize, now: i32, bytes_max: usize) -> Box<dyn Panes> {
-    match lanes {
-        0..=1 => Box::new(Groups::<1>::new(extremes, now, bytes_max)),
-        2 => Box::new(Groups::<2>::new(extremes, now, bytes_max)),
-        3..=4 => Box::new(Groups::<4>::new(extremes, now, bytes_max)),
-        _ => Box::new(Groups::<LANES_MAX>::new(extremes, now, bytes_max)),
+pub fn panes(sizes: Sizes, now: i32, bytes_max: usize) -> Box<dyn Panes> {
+    match sizes.lanes {
+        0..=1 => Box::new(Groups::<1>::new(sizes, now, bytes_max)),
+        2 => Box::new(Groups::<2>::new(sizes, now, bytes_max)),
+        3..=4 => Box::new(Groups::<4>::new(sizes, now, bytes_max)),
+        _ => Box::new(Groups::<LANES_MAX>::new(sizes, now, bytes_max)),
     }
 }
 
@@ -100,8 +125,15 @@ struct Groups<const L: usize> {
     value_hashers: (RandomState, RandomState),
     slots: Vec<Slot<L>>,
     free: Vec<Group>,
-    extremes: usize,
-    leasts: Vec<Least>,
+    sizes: Sizes,
+    /// Of all groups, one behind the other; so are the next two.
+    leasts: Vec<Least<i64>>,
+    firsts: Vec<Least<Value>>,
+    bags: Vec<Bag>,
+    /// What is in `firsts` and `bags`.
+    kept: Values,
+    /// In all bags.
+    spans: usize,
     agenda: Agenda,
     values: HashMap<u128, Run, RandomState>,
     /// Earlier runs of a value that has several.
@@ -114,15 +146,19 @@ struct Groups<const L: usize> {
 }
 
 impl<const L: usize> Groups<L> {
-    fn new(extremes: usize, now: i32, bytes_max: usize) -> Self {
+    fn new(sizes: Sizes, now: i32, bytes_max: usize) -> Self {
         Groups {
             index: HashTable::new(),
             hasher: RandomState::new(),
             value_hashers: (RandomState::new(), RandomState::new()),
             slots: Vec::new(),
             free: Vec::new(),
-            extremes,
+            sizes,
             leasts: Vec::new(),
+            firsts: Vec::new(),
+            bags: Vec::new(),
+            kept: Values::default(),
+            spans: 0,
             agenda: Agenda::default(),
             values: HashMap::with_hasher(RandomState::new()),
             earlier: HashMap::with_hasher(RandomState::new()),
@@ -310,7 +346,10 @@ impl<const L: usize> Panes for Groups<L> {
             }
             None => {
                 self.slots.push(slot);
-                self.leasts.resize(self.slots.len() * self.extremes, Least::default());
+                let groups = self.slots.len();
+                self.leasts.resize_with(groups * self.sizes.leasts, Least::default);
+                self.firsts.resize_with(groups * self.sizes.firsts, Least::default);
+                self.bags.resize_with(groups * self.sizes.bags, Bag::default);
                 if self.slots.len().is_multiple_of(BUDGET_CHECK) {
                     self.full = self.bytes() > self.bytes_max;
                 }
@@ -345,9 +384,29 @@ impl<const L: usize> Panes for Groups<L> {
         }
     }
 
-    fn add_least(&mut self, group: Group, seen: Seen, extreme: usize, value: i64) {
+    fn add_least(&mut self, group: Group, seen: Seen, least: usize, value: i64) {
         let now = self.now;
-        self.leasts[group as usize * self.extremes + extreme].add(seen.enter, seen.leave, value, now);
+        self.leasts[group as usize * self.sizes.leasts + least].add(seen.enter, seen.leave, value, now);
+    }
+
+    fn add_first(&mut self, group: Group, seen: Seen, first: usize, value: &[u8]) {
+        let value = self.kept.intern(value);
+        self.firsts[group as usize * self.sizes.firsts + first].add(seen.enter, seen.leave, value, self.now);
+    }
+
+    fn add_member(&mut self, group: Group, seen: Seen, bag: usize, value: &[u8], once: bool) -> bool {
+        if self.full {
+            return false;
+        }
+        let value = self.kept.intern(value);
+        let bag = &mut self.bags[group as usize * self.sizes.bags + bag];
+        let before = bag.spans();
+        bag.add(value, seen, self.now, once);
+        self.spans = self.spans + bag.spans() - before;
+        if bag.spans() > before && self.spans.is_multiple_of(BUDGET_CHECK) {
+            self.full = self.bytes() > self.bytes_max;
+        }
+        true
     }
 
     fn next_change(&self) -> Option<i32> {
@@ -356,7 +415,8 @@ impl<const L: usize> Panes for Groups<L> {
 
     fn advance(&mut self, slot: i32, visit: &mut dyn FnMut(Visited<'_>)) {
         self.now = self.now.max(slot);
-        let (slots, all, extremes) = (&mut self.slots, &mut self.leasts, self.extremes);
+        let (slots, sizes, bags) = (&mut self.slots, self.sizes, &self.bags);
+        let (all_leasts, all_firsts) = (&mut self.leasts, &mut self.firsts);
         self.agenda.take_until(slot, |group| {
             let g = group as usize;
             let held = &mut slots[g];
@@ -365,11 +425,14 @@ impl<const L: usize> Panes for Groups<L> {
                 return;
             }
             held.deltas.fold_until(slot, &mut held.sums);
-            let leasts = &mut all[g * extremes..(g + 1) * extremes];
+            let leasts = &mut all_leasts[g * sizes.leasts..(g + 1) * sizes.leasts];
             leasts.iter_mut().for_each(|least| least.advance(slot));
+            let firsts = &mut all_firsts[g * sizes.firsts..(g + 1) * sizes.firsts];
+            firsts.iter_mut().for_each(|first| first.advance(slot));
+            let kept = Kept { leasts, firsts, bags: &bags[g * sizes.bags..(g + 1) * sizes.bags] };
             let ahead = !held.deltas.is_empty() && !fault::is(Fault::ForgottenEarly);
             let over = held.sums[0] <= 0 && !ahead;
-            visit(Visited { group, sums: &held.sums, leasts, over });
+            visit(Visited { group, sums: &held.sums, kept, over });
         });
         self.sweep();
         self.full = self.full && self.bytes() > self.bytes_max;
@@ -388,19 +451,30 @@ impl<const L: usize> Panes for Groups<L> {
         }
         self.key_bytes -= key.len();
         let g = group as usize;
-        self.leasts[g * self.extremes..(g + 1) * self.extremes].fill(Least::default());
+        let sizes = self.sizes;
+        self.leasts[g * sizes.leasts..(g + 1) * sizes.leasts].fill_with(Least::default);
+        self.firsts[g * sizes.firsts..(g + 1) * sizes.firsts].fill_with(Least::default);
+        for bag in &mut self.bags[g * sizes.bags..(g + 1) * sizes.bags] {
+            self.spans -= std::mem::take(bag).spans();
+        }
         self.free.push(group);
         true
     }
 
-    fn at(&self, group: Group, slot: i32, show: &mut dyn FnMut(&[i64], &[Least])) {
+    fn at(&self, group: Group, slot: i32, show: &mut dyn FnMut(&[i64], Kept<'_>)) {
         let g = group as usize;
         let held = &self.slots[g];
         let mut sums = held.sums;
         if slot > self.now {
             held.deltas.changes().iter().take_while(|(at, _)| *at <= slot).for_each(|(_, by)| add(&mut sums, by));
         }
-        show(&sums, &self.leasts[g * self.extremes..(g + 1) * self.extremes]);
+        let sizes = self.sizes;
+        let kept = Kept {
+            leasts: &self.leasts[g * sizes.leasts..(g + 1) * sizes.leasts],
+            firsts: &self.firsts[g * sizes.firsts..(g + 1) * sizes.firsts],
+            bags: &self.bags[g * sizes.bags..(g + 1) * sizes.bags],
+        };
+        show(&sums, kept);
     }
 
     fn passing(&self, group: Group, from: i32, to: i32, condition: &Condition, all: bool, into: &mut Vec<i32>) {
@@ -442,7 +516,11 @@ impl<const L: usize> Panes for Groups<L> {
         self.slots.capacity() * size_of::<Slot<L>>()
             + self.key_bytes
             + self.index.capacity() * 5
-            + self.leasts.capacity() * size_of::<Least>()
+            + self.leasts.capacity() * size_of::<Least<i64>>()
+            + self.firsts.capacity() * size_of::<Least<Value>>()
+            + self.bags.capacity() * size_of::<Bag>()
+            + self.spans * MEMBER_BYTES
+            + self.kept.bytes()
             + agenda
             + agenda / 4 * size_of::<(i32, [i64; L])>()
             + self.values.capacity() * (size_of::<(u128, Run)>() + 1)

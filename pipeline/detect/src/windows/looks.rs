@@ -3,30 +3,41 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Float64Array, Int64Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, Float64Array, Int64Array, ListArray, RecordBatch};
+use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute::cast;
-use arrow::datatypes::FieldRef;
-use datafusion::error::Result;
+use arrow::datatypes::{DataType, FieldRef};
+use datafusion::error::{DataFusionError, Result};
 
-use super::extremes::Least;
-use super::groups::Group;
+use super::groups::{Group, Kept, Sizes};
 use super::input::batch_of;
 use super::shape::{Output, Shape};
+use super::values::Value;
 
 pub struct Looks {
     /// Group and boundary of each.
     places: Vec<(Group, i32)>,
-    lanes: usize,
-    /// So many of each.
+    /// So many of each look.
+    sizes: Sizes,
     sums: Vec<i64>,
-    extremes: usize,
     leasts: Vec<Option<i64>>,
+    firsts: Vec<Option<Value>>,
+    bags: Vec<Option<Vec<Value>>>,
+    /// Which bags are sets.
+    once: Vec<bool>,
 }
 
 impl Looks {
     pub fn of(shape: &Shape) -> Looks {
-        let (lanes, extremes) = (shape.lanes, shape.extremes);
-        Looks { places: Vec::new(), lanes, sums: Vec::new(), extremes, leasts: Vec::new() }
+        Looks {
+            places: Vec::new(),
+            sizes: shape.sizes(),
+            sums: Vec::new(),
+            leasts: Vec::new(),
+            firsts: Vec::new(),
+            bags: Vec::new(),
+            once: shape.bags.iter().map(|bag| bag.once).collect(),
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -41,13 +52,17 @@ impl Looks {
         self.places.clear();
         self.sums.clear();
         self.leasts.clear();
+        self.firsts.clear();
+        self.bags.clear();
     }
 
     /// The number of the new one. `sums` are those at that boundary.
-    pub fn add(&mut self, group: Group, slot: i32, sums: &[i64], leasts: &[Least]) -> usize {
+    pub fn add(&mut self, group: Group, slot: i32, sums: &[i64], kept: Kept) -> usize {
         self.places.push((group, slot));
-        self.sums.extend_from_slice(&sums[..self.lanes]);
-        self.leasts.extend(leasts.iter().map(|least| least.at(slot)));
+        self.sums.extend_from_slice(&sums[..self.sizes.lanes]);
+        self.leasts.extend(kept.leasts.iter().map(|least| least.at(slot)));
+        self.firsts.extend(kept.firsts.iter().map(|first| first.at(slot)));
+        self.bags.extend(kept.bags.iter().zip(&self.once).map(|(bag, once)| bag.at(slot, *once)));
         self.places.len() - 1
     }
 
@@ -61,14 +76,14 @@ impl Looks {
         let mut columns = shape.codec.decode(self.places[which.clone()].iter().map(|(group, _)| key(*group)))?;
         let fields = shape.schema.fields();
         for (output, field) in shape.outputs.iter().zip(fields.iter().skip(columns.len())) {
-            let column = self.column(*output, field, which.clone())?;
+            let column = self.column(shape, *output, field, which.clone())?;
             columns.push(column);
         }
         batch_of(fields.iter().cloned().zip(columns).collect(), which.len())
     }
 
-    fn column(&self, output: Output, field: &FieldRef, which: Range<usize>) -> Result<ArrayRef> {
-        let sum = |n: usize, lane: usize| self.sums[n * self.lanes + lane];
+    fn column(&self, shape: &Shape, output: Output, field: &FieldRef, which: Range<usize>) -> Result<ArrayRef> {
+        let sum = |n: usize, lane: usize| self.sums[n * self.sizes.lanes + lane];
         let array: ArrayRef = match output {
             Output::Lane(lane) => Arc::new(which.map(|n| Some(sum(n, lane))).collect::<Int64Array>()),
             Output::Sum { lane, count } => {
@@ -78,9 +93,24 @@ impl Looks {
                 let average = |n: usize| (sum(n, count) > 0).then(|| sum(n, lane) as f64 / sum(n, count) as f64);
                 Arc::new(which.map(average).collect::<Float64Array>())
             }
-            Output::Least { extreme, complement } => {
-                let least = |n: usize| self.leasts[n * self.extremes + extreme];
+            Output::Least { least, complement } => {
+                let least = |n: usize| self.leasts[n * self.sizes.leasts + least];
                 Arc::new(which.map(|n| least(n).map(|v| if complement { !v } else { v })).collect::<Int64Array>())
+            }
+            Output::First(first) => {
+                let first_of = |n: usize| self.firsts[n * self.sizes.firsts + first].as_deref();
+                shape.firsts[first].decode(which.map(first_of))?
+            }
+            Output::Bag(bag) => {
+                let DataType::List(item) = field.data_type() else {
+                    return Err(DataFusionError::Internal(format!("a list of type {}", field.data_type())));
+                };
+                let of = |n: usize| self.bags[n * self.sizes.bags + bag].as_deref();
+                let offsets = OffsetBuffer::from_lengths(which.clone().map(|n| of(n).map_or(0, <[_]>::len)));
+                let nulls = NullBuffer::from_iter(which.clone().map(|n| of(n).is_some()));
+                let values = which.flat_map(|n| of(n).unwrap_or_default()).map(|value| Some(value.as_ref()));
+                let values = cast(&shape.bags[bag].codec.decode(values)?, item.data_type())?;
+                Arc::new(ListArray::try_new(item.clone(), offsets, values, Some(nulls))?)
             }
         };
         Ok(if array.data_type() == field.data_type() { array } else { cast(&array, field.data_type())? })

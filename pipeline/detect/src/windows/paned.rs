@@ -90,7 +90,7 @@ struct Answers {
 
 impl Paned {
     pub fn new(rule: Arc<Rule>, shape: Arc<Shape>, bytes_max: usize) -> Paned {
-        let panes = panes(shape.lanes, shape.extremes, i32::MIN / 2, bytes_max);
+        let panes = panes(shape.sizes(), i32::MIN / 2, bytes_max);
         Paned {
             rule,
             shape,
@@ -113,7 +113,7 @@ impl Paned {
     /// The final boundary is `slot`, before any row came.
     pub fn begin(&mut self, slot: i64) {
         self.zero = Some(slot);
-        self.panes = panes(self.shape.lanes, self.shape.extremes, 0, self.bytes_max);
+        self.panes = panes(self.shape.sizes(), 0, self.bytes_max);
     }
 
     fn relative(&self, slot: i64) -> Option<i32> {
@@ -139,7 +139,7 @@ impl Paned {
             self.zero = first;
         }
         let keys = shape.codec.read(&evaluate_all(&part.keys, &sifted.rows)?)?;
-        let feeds = Feeds::of(part, &sifted.rows)?;
+        let feeds = Feeds::of(&shape, part, &sifted.rows)?;
         for row in 0..rows {
             let span = sifted.spans[row];
             if !span.is_seen() {
@@ -159,7 +159,10 @@ impl Paned {
                 continue;
             };
             fed.kept += 1;
-            feeds.add(self.panes.as_mut(), group, Seen { enter, leave }, row, &mut self.scratch);
+            let to = (group, Seen { enter, leave });
+            if !feeds.add(&shape, self.panes.as_mut(), to, row, &mut self.scratch) {
+                fed.refused += 1;
+            }
             if watch {
                 self.watch(group, enter);
             }
@@ -218,7 +221,7 @@ impl Paned {
             let passed = std::mem::replace(&mut mark.passes, passes);
             let what = match (passed, passes) {
                 (true, true) if shape.exact => None,
-                (_, true) => Some(What::Look(pass.looks.add(group, slot, visited.sums, visited.leasts))),
+                (_, true) => Some(What::Look(pass.looks.add(group, slot, visited.sums, visited.kept))),
                 (true, false) => Some(What::Ended),
                 (false, false) => None,
             };
@@ -322,8 +325,8 @@ impl Paned {
             let (from, all) = (from.max(now + 1), !self.shape.exact);
             self.panes.passing(group, from, self.head, &self.shape.having, all, &mut slots);
             for slot in &slots {
-                self.panes.at(group, *slot, &mut |sums, leasts| {
-                    looks.add(group, *slot, sums, leasts);
+                self.panes.at(group, *slot, &mut |sums, kept| {
+                    looks.add(group, *slot, sums, kept);
                 });
             }
         }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use datafusion::error::{DataFusionError, Result as PlanResult};
 use datafusion::execution::SessionState;
@@ -15,9 +16,11 @@ use event::TableSchema;
 use query::QueryError;
 
 use super::condition::{Condition, Understood, understand};
-use super::groups::LANES_MAX;
+use super::groups::{LANES_MAX, Sizes};
 use super::input::Part;
 use super::keys::KeyCodec;
+use super::values::Codec;
+use crate::derive::EVIDENCE_COLUMN;
 use crate::plan::{empty_tables, expression, not_row_local};
 use crate::program::Step;
 
@@ -27,7 +30,10 @@ pub struct Shape {
     pub parts: Vec<ShapePart>,
     pub codec: KeyCodec,
     pub lanes: usize,
-    pub extremes: usize,
+    pub leasts: usize,
+    /// The least of any type: what they are sorted by and are.
+    pub firsts: Vec<Codec>,
+    pub bags: Vec<BagShape>,
     /// One per aggregate, in the order of the aggregation's columns after the group's.
     pub outputs: Vec<Output>,
     /// Of the aggregation.
@@ -38,6 +44,19 @@ pub struct Shape {
     pub exact: bool,
     /// From the aggregation to the SELECT's rows.
     pub rest: Vec<Step>,
+}
+
+#[derive(Debug)]
+pub struct BagShape {
+    pub codec: Codec,
+    /// A set.
+    pub once: bool,
+}
+
+impl Shape {
+    pub fn sizes(&self) -> Sizes {
+        Sizes { lanes: self.lanes, leasts: self.leasts, firsts: self.firsts.len(), bags: self.bags.len() }
+    }
 }
 
 /// One stored table's share.
@@ -54,14 +73,34 @@ pub struct Feed {
     pub into: Into,
     pub argument: Option<Arc<dyn PhysicalExpr>>,
     pub filter: Option<Arc<dyn PhysicalExpr>>,
+    /// What comes before the argument in its codec.
+    pub order: Vec<Arc<dyn PhysicalExpr>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Into {
-    Count { lane: usize },
-    Distinct { lane: usize },
-    Sum { lane: usize, count: usize },
-    Least { extreme: usize, complement: bool },
+    Count {
+        lane: usize,
+    },
+    Distinct {
+        lane: usize,
+    },
+    Sum {
+        lane: usize,
+        count: usize,
+    },
+    Least {
+        least: usize,
+        complement: bool,
+    },
+    /// NULL counts as a value or not.
+    First {
+        first: usize,
+        nulls: bool,
+    },
+    Bag {
+        bag: usize,
+    },
 }
 
 /// How an aggregate's value is read from a group.
@@ -70,7 +109,9 @@ pub enum Output {
     Lane(usize),
     Sum { lane: usize, count: usize },
     Average { lane: usize, count: usize },
-    Least { extreme: usize, complement: bool },
+    Least { least: usize, complement: bool },
+    First(usize),
+    Bag(usize),
 }
 
 /// Why a rule has no panes.
@@ -130,12 +171,17 @@ pub async fn shape(
             Some(_) => return no("its tables are aggregated differently"),
             None => {
                 entity_from_keys(&plan, &above, aggregate, entity)?;
+                if plan.schema().fields().iter().any(|f| f.name() == EVIDENCE_COLUMN) {
+                    return no("it lists its evidence, which grows while it holds");
+                }
                 let (having, exact) = having(&above, aggregate, &compiled.outputs);
                 whole = Some(Shape {
                     parts: vec![part],
                     codec: codec(aggregate)?,
                     lanes: compiled.lanes,
-                    extremes: compiled.extremes,
+                    leasts: compiled.leasts,
+                    firsts: compiled.firsts,
+                    bags: compiled.bags,
                     outputs: compiled.outputs,
                     schema: aggregate.schema.inner().clone(),
                     having,
@@ -206,7 +252,9 @@ struct Aggregates {
     feeds: Vec<Feed>,
     outputs: Vec<Output>,
     lanes: usize,
-    extremes: usize,
+    leasts: usize,
+    firsts: Vec<Codec>,
+    bags: Vec<BagShape>,
 }
 
 impl Aggregates {
@@ -217,8 +265,15 @@ impl Aggregates {
         if aggregate.group_expr.iter().any(|e| matches!(e, Expr::GroupingSet(_))) {
             return no("it has grouping sets");
         }
-        let rows = Feed { into: Into::Count { lane: ROWS }, argument: None, filter: None };
-        let mut compiled = Aggregates { feeds: vec![rows], outputs: Vec::new(), lanes: 1, extremes: 0 };
+        let rows = Feed { into: Into::Count { lane: ROWS }, argument: None, filter: None, order: Vec::new() };
+        let mut compiled = Aggregates {
+            feeds: vec![rows],
+            outputs: Vec::new(),
+            lanes: 1,
+            leasts: 0,
+            firsts: Vec::new(),
+            bags: Vec::new(),
+        };
         for expr in &aggregate.aggr_expr {
             let field = aggregate.schema.field(aggregate.group_expr.len() + compiled.outputs.len()).clone();
             compiled.one(state, aggregate, expr, &field)?;
@@ -245,7 +300,13 @@ impl Aggregates {
         };
         let name = func.name();
         let cannot = || no(format!("{name} cannot be kept as panes"));
-        if !params.order_by.is_empty() || params.null_treatment.is_some() || params.args.len() != 1 {
+        let is_sorted = !params.order_by.is_empty();
+        let fits = match name {
+            "first_value" | "last_value" => is_sorted,
+            "array_agg" => true,
+            _ => !is_sorted,
+        };
+        if !fits || params.null_treatment.is_some() || params.args.len() != 1 {
             return cannot();
         }
         let schema = aggregate.input.schema();
@@ -254,6 +315,7 @@ impl Aggregates {
         let argument = without_cast(&params.args[0], schema);
         let constant = matches!(argument, Expr::Literal(value, _) if !value.is_null());
         let kind = argument.get_type(schema.as_ref())?;
+        let mut order = Vec::new();
         let (into, output) = match (name, params.distinct) {
             ("count", false) if constant && filter.is_none() => {
                 self.outputs.push(Output::Lane(ROWS));
@@ -276,15 +338,42 @@ impl Aggregates {
                 };
                 (Into::Sum { lane, count }, output)
             }
-            ("min" | "max", _) if is_ordered_number(&kind) => {
-                let (extreme, complement) = (self.extremes, name == "max");
-                self.extremes += 1;
-                (Into::Least { extreme, complement }, Output::Least { extreme, complement })
+            ("min" | "max" | "bool_or" | "bool_and", _) if is_ordered_number(&kind) => {
+                let (least, complement) = (self.leasts, matches!(name, "max" | "bool_or"));
+                self.leasts += 1;
+                (Into::Least { least, complement }, Output::Least { least, complement })
+            }
+            ("min" | "max", _) if is_bytes(&kind) => {
+                let Some(codec) = Codec::new(&[], (kind, ascending(name == "min"))) else { return cannot() };
+                let first = self.firsts.len();
+                self.firsts.push(codec);
+                (Into::First { first, nulls: false }, Output::First(first))
+            }
+            ("first_value" | "last_value" | "array_agg", _) => {
+                let (mut kinds, reverse) = (Vec::new(), name == "last_value");
+                for sort in &params.order_by {
+                    let (descending, nulls_first) = (!sort.asc != reverse, sort.nulls_first != reverse);
+                    kinds.push((sort.expr.get_type(schema.as_ref())?, SortOptions { descending, nulls_first }));
+                    order.push(physical(&sort.expr)?);
+                }
+                let Some(codec) = Codec::new(&kinds, (kind, ascending(true))) else { return cannot() };
+                match name {
+                    "array_agg" => {
+                        self.bags.push(BagShape { codec, once: params.distinct });
+                        let bag = self.bags.len() - 1;
+                        (Into::Bag { bag }, Output::Bag(bag))
+                    }
+                    _ => {
+                        self.firsts.push(codec);
+                        let first = self.firsts.len() - 1;
+                        (Into::First { first, nulls: true }, Output::First(first))
+                    }
+                }
             }
             _ => return cannot(),
         };
         let argument = if constant && matches!(into, Into::Count { .. }) { None } else { Some(physical(argument)?) };
-        self.feeds.push(Feed { into, argument, filter });
+        self.feeds.push(Feed { into, argument, filter, order });
         self.outputs.push(output);
         Ok(())
     }
@@ -293,6 +382,15 @@ impl Aggregates {
         self.lanes += 1;
         self.lanes - 1
     }
+}
+
+fn ascending(is: bool) -> SortOptions {
+    SortOptions { descending: !is, nulls_first: true }
+}
+
+fn is_bytes(kind: &DataType) -> bool {
+    use DataType::{Binary, BinaryView, LargeBinary, LargeUtf8, Utf8, Utf8View};
+    matches!(kind, Utf8 | LargeUtf8 | Utf8View | Binary | LargeBinary | BinaryView)
 }
 
 fn is_ordered_number(kind: &DataType) -> bool {

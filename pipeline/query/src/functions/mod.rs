@@ -23,6 +23,7 @@ use datafusion::scalar::ScalarValue;
 use crate::{Lookups, Problem};
 
 pub(crate) mod address;
+pub(crate) mod count;
 mod csr;
 mod image;
 mod lookup;
