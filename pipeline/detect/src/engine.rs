@@ -21,7 +21,7 @@ use crate::error::DetectError;
 use crate::evidence::{self, Wanted};
 use crate::history::History;
 use crate::ident;
-use crate::memory::{Memory, Report};
+use crate::memory::{Memory, Report, States};
 use crate::rule::{Body, Rule, Windowed};
 use crate::ruleset::RuleSet;
 use crate::runs::Run;
@@ -179,9 +179,14 @@ impl Engine {
         if let Some(live) = &mut self.live {
             let same_world = before.context == self.rules.context;
             let rules = &self.rules;
-            let is_same =
-                |id: &String| same_world && rules.get(id).map(|r| &r.version) == before.get(id).map(|r| &r.version);
-            live.retain(|id, _| is_same(id));
+            let stands = |rule: &Arc<Rule>| {
+                let states = rule.windowed().states.iter().map(|s| s.version.clone());
+                std::iter::once(rule.version.clone()).chain(states).collect::<Vec<_>>()
+            };
+            live.retain(|id, state| {
+                let now = rules.get(id).filter(|rule| rule.window.is_some());
+                same_world && now.is_some_and(|rule| stands(rule) == stands(state.rule()))
+            });
             let rebuilt = rules.rules.iter().filter(|r| r.window.is_some() && !live.contains_key(&r.id));
             self.broken.extend(rebuilt.map(|r| r.id.clone()));
             self.mend(&stored, &offsets).await?;
@@ -329,8 +334,9 @@ impl Engine {
         told: &mut Vec<Told>,
     ) -> Result<bool, QueryError> {
         let to = watermark(rule, committed);
-        let mut more = to > state.evaluated() && state.advance(to, BOUNDARIES_PER_CALL, told).await?;
-        more |= state.catch_up(&self.rules.base, stored, told).await?;
+        let states = States::of(&self.memory, stored);
+        let mut more = to > state.evaluated() && state.advance(&states, to, BOUNDARIES_PER_CALL, told).await?;
+        more |= state.catch_up(&self.rules.base, &states, told).await?;
         state.look_ahead(told).await?;
         Ok(more)
     }
@@ -371,8 +377,9 @@ impl Engine {
         stored: &SessionContext,
         told: &mut Vec<Told>,
     ) -> Result<(), QueryError> {
-        state.finish(told).await?;
-        while state.catch_up(&self.rules.base, stored, told).await? {}
+        let states = States::of(&self.memory, stored);
+        state.finish(&states, told).await?;
+        while state.catch_up(&self.rules.base, &states, told).await? {}
         Ok(())
     }
 
@@ -385,8 +392,9 @@ impl Engine {
         told: &mut Vec<Told>,
     ) -> Result<(), QueryError> {
         let mut state = Live::new(&self.rules.base, rule.clone(), origin).await?;
-        state.replay(stored, range, told).await?;
-        while state.catch_up(&self.rules.base, stored, told).await? {}
+        let states = States::of(&self.memory, stored);
+        state.replay(&states, range, told).await?;
+        while state.catch_up(&self.rules.base, &states, told).await? {}
         Ok(())
     }
 
@@ -415,7 +423,10 @@ impl Engine {
         self.begin().await?;
         let Some(mut live) = self.live.take() else { return Ok(()) };
         let boundaries = &self.frontier.boundaries;
-        let outcomes = windows::restore(&mut live, boundaries, &self.rules.schemas, stored, &self.rules.base).await;
+        let outcomes = {
+            let states = States::of(&self.memory, stored);
+            windows::restore(&mut live, boundaries, &self.rules.schemas, &states, &self.rules.base).await
+        };
         for (id, outcome) in outcomes {
             let (Some(rule), Some(state)) = (self.rules.get(&id).cloned(), live.get_mut(&id)) else { continue };
             if let Some(error) = outcome {
@@ -443,7 +454,8 @@ impl Engine {
             let start = self.frontier.boundaries.get(&id).copied().unwrap_or(Micros::MIN);
             let mut state = Live::new(&self.rules.base, rule.clone(), Origin::Live).await?;
             let mended = async {
-                state.rebuild(stored, &self.rules.base, start, Some(offsets)).await?;
+                let states = States::of(&self.memory, stored);
+                state.rebuild(&states, &self.rules.base, start, Some(offsets)).await?;
                 for recent in &self.recent {
                     let mut choices: Vec<Choices> = recent.batches.iter().map(|_| Choices::all()).collect();
                     admit(&mut state, &rule, &recent.batches, &mut choices)?;
@@ -510,7 +522,8 @@ impl Engine {
         let Some(state) = self.rules.states.iter().find(|s| s.name == state) else {
             return Err(DetectError::History(QueryError::Run(format!("there is no state table `{state}`"))));
         };
-        Ok(self.memory.versions(state, origin, boundary, since, &self.stored(history)?).await?)
+        let stored = self.stored(history)?;
+        Ok(States::of(&self.memory, &stored).versions(state, origin, boundary, since).await?)
     }
 
     /// What rules and state tables remember, in bytes, and the events whose judgement is not final.

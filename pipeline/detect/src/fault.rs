@@ -64,6 +64,8 @@ pub enum Fault {
     ValueOfAnyGroup,
     /// A relation that falls silent goes on speaking until something else changes.
     SilenceNotSeen,
+    /// A state table is looked at only when a row comes or goes.
+    StateStandsStill,
     /// A key is taken to be gone from one side of a join with the first of its rows.
     PartnerForgotten,
 }

@@ -18,7 +18,7 @@ use crate::derive::EvidenceSource;
 use crate::error::DetectError;
 use crate::evidence;
 use crate::history::History;
-use crate::oracle::{Entity, Held, Look};
+use crate::oracle::{self, Entity, Held, Look};
 use crate::plan::{WINDOW_COLUMNS, empty_tables, named_relations};
 use crate::rule::{Body, Rule};
 use crate::ruleset::RuleSet;
@@ -173,7 +173,9 @@ pub async fn moment(
     query::register_tables(&stored, &rules.schemas, &|name| history.table(name))?;
     let relations = providers(&stored, rule).await?;
     let relations = &|name: &str| relations[name].clone();
-    let answer = Look { base: &rules.base, rule, window, boundary, origin, relations }.evaluate().await?;
+    let joined = oracle::joined(rule, window, boundary, origin, &stored).await?;
+    let look = Look { base: &rules.base, rule, window, boundary, origin, relations, joined: &joined };
+    let answer = look.evaluate().await?;
     let held = answer.held.into_iter().find(|held| held.entity == *entity);
     let run = held.clone().map(|held| Run::new(held, boundary)).unwrap_or_else(|| Run {
         entity: entity.clone(),

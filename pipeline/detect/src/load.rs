@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::DataType;
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::LogicalPlan;
@@ -129,15 +130,16 @@ impl Bench {
                 (Vec::new(), Body::Remembering(Arc::new(body)))
             }
             None => (Vec::new(), self.single(text, plan, &tables).await?),
-            Some(_) if remembers => {
-                return Err(Problem::new("a rule with a window uses first_seen or a state table")
-                    .hint("rules without a window can")
+            Some(_) if memory::asks_what_is_new(text) => {
+                return Err(Problem::new("a rule with a window uses first_seen")
+                    .hint("rules without a window can; one with a window can join state tables")
                     .into());
             }
             Some(window) => {
                 let evidence = self.evidence(text, &header, plan)?;
                 let (relations, flat) = self.relations(text).await?;
-                let mut windowed = self.windowed(text, &header, plan, &tables, flat, window, evidence).await?;
+                let joined = self.states.iter().filter(|s| states.contains(&s.name)).cloned().collect();
+                let mut windowed = self.windowed(text, &header, plan, &tables, joined, flat, window, evidence).await?;
                 if let Some(column) = beyond_entity(&exceptions, &header.entity) {
                     let reason = format!("tuning.yaml looks at `{column}`, which may change while it holds");
                     (windowed.shape, windowed.early) = (Err(reason.clone()), Err(reason));
@@ -184,25 +186,30 @@ impl Bench {
         header: &Header,
         plan: &LogicalPlan,
         tables: &[String],
+        states: Vec<Arc<StateTable>>,
         flat: LogicalPlan,
         window: Window,
         evidence: EvidenceSource,
     ) -> Result<Windowed, QueryError> {
         let shape = match windows::shape(&self.base, &self.schemas, text, tables, &header.entity).await {
+            _ if !states.is_empty() => Err("it joins a state table".to_owned()),
             Ok(shape) => Ok(Arc::new(shape)),
             Err(NoShape::Reason(reason)) => Err(reason),
             Err(NoShape::Error(error)) => return Err(error),
         };
-        let absent = windows::absent(&flat, &query::lookups(&self.base)).map_err(QueryError::run)?;
-        let sieves = Sieves::compile(&self.base, &self.schemas, flat, tables, &absent).await?;
+        let absent = windows::absent(&flat, &windows::fixed(&self.base, &states)).map_err(QueryError::run)?;
+        let sieves = Sieves::compile(&self.base, &self.schemas, flat, tables, &states, &absent).await?;
         let early = match header.emit_final {
             true => Err("its header says so".to_owned()),
+            false if !states.is_empty() => {
+                Err("what a state table says is known when the boundary is final".to_owned())
+            }
             false => {
                 let plan = self.tables.state().optimize(plan).map_err(QueryError::run)?;
                 windows::monotone(&plan, &header.entity)
             }
         };
-        Ok(Windowed { window, evidence, shape, absent, sieves: Arc::new(sieves), early })
+        Ok(Windowed { window, evidence, shape, absent, states, sieves: Arc::new(sieves), early })
     }
 
     /// The stored tables that a plan rests on, and the state tables it names.
@@ -279,7 +286,10 @@ impl Bench {
         for name in named_relations(&self.tables, text).map_err(QueryError::run)? {
             let view = self.tables.table_provider(name.as_str()).await.map_err(QueryError::run)?;
             flat.register_table(name.as_str(), batch_table(view.schema(), Vec::new())).map_err(QueryError::run)?;
-            relations.push(Relation { name });
+            // A state table is no relation of events: no window cuts it.
+            if self.states.iter().all(|state| state.name != name) {
+                relations.push(Relation { name });
+            }
         }
         let plan = query::plan_rule(&flat, text).await?;
         let plan = flat.state().optimize(&plan).map_err(QueryError::run)?;
@@ -297,7 +307,10 @@ impl Bench {
             empty.insert(relation.name.clone(), batch_table(view.schema(), Vec::new()));
         }
         let relations = &|name: &str| empty[name].clone();
-        let look = Look { base: &self.base, rule, window, boundary: 0, origin: Origin::Live, relations };
+        let none = |state: &Arc<StateTable>| (state.name.clone(), RecordBatch::new_empty(state.schema.clone()));
+        let joined: Vec<_> = rule.windowed().states.iter().map(none).collect();
+        let (boundary, origin) = (0, Origin::Live);
+        let look = Look { base: &self.base, rule, window, boundary, origin, relations, joined: &joined };
         let answer = look.evaluate_in_silence().await?;
         match answer.held.is_empty() {
             true => Ok(()),

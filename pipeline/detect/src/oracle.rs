@@ -15,10 +15,11 @@ use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder, col, lit};
 use datafusion::scalar::ScalarValue;
 use event::{Micros, Origin, column};
-use query::{HuntLimits, QueryError};
+use query::{HuntLimits, QueryError, batch_table};
 use serde_json::{Map, Value};
 
 use crate::derive::EVIDENCE_COLUMN;
+use crate::memory::versions_stored;
 use crate::rule::{Rule, Window};
 use crate::value;
 
@@ -57,6 +58,25 @@ pub struct Look<'a> {
     pub origin: Origin,
     /// The tables and views that the rule names.
     pub relations: &'a (dyn Fn(&str) -> Arc<dyn TableProvider> + Sync),
+    /// The state tables that it joins, as this boundary sees them: [`joined`].
+    pub joined: &'a [(String, RecordBatch)],
+}
+
+/// What a rule's state tables are at a boundary: their versions from rows before it that were stamped before it. A row that came
+/// late for it does not change what was known then, for those that look back neither.
+pub async fn joined(
+    rule: &Rule,
+    window: Window,
+    boundary: Micros,
+    origin: Origin,
+    stored: &SessionContext,
+) -> Result<Vec<(String, RecordBatch)>> {
+    let mut joined = Vec::new();
+    for state in &rule.windowed().states {
+        let since = boundary.saturating_sub(window.window_us);
+        joined.push((state.name.clone(), versions_stored(state, origin, boundary, since, stored).await?));
+    }
+    Ok(joined)
 }
 
 impl Look<'_> {
@@ -85,6 +105,10 @@ impl Look<'_> {
             let view = window_of(&relation.name, table, self.window, self.boundary, self.origin);
             view.and_then(|view| ctx.register_table(relation.name.as_str(), Arc::new(view)))
                 .map_err(QueryError::run)?;
+        }
+        for (name, versions) in self.joined {
+            let table = batch_table(versions.schema(), vec![versions.clone()]);
+            ctx.register_table(name.as_str(), table).map_err(QueryError::run)?;
         }
         Ok(ctx)
     }

@@ -7,7 +7,7 @@ use arrow::record_batch::RecordBatch;
 use event::{Micros, Severity};
 
 use crate::derive::EvidenceSource;
-use crate::memory::Remembering;
+use crate::memory::{Remembering, StateTable};
 use crate::program::Program;
 use crate::tuning::{self, Exception};
 use crate::windows::{Shape, Sieves};
@@ -142,6 +142,8 @@ pub(crate) struct Windowed {
     pub shape: Result<Arc<Shape>, String>,
     /// Tables and views about whose silence it speaks: withheld while one has no row in the window.
     pub absent: Vec<String>,
+    /// The state tables that it joins.
+    pub states: Vec<Arc<StateTable>>,
     /// Its rows, for evaluation over the window.
     pub sieves: Arc<Sieves>,
     /// May fire before its boundary is final, or why not.

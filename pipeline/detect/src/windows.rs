@@ -14,6 +14,7 @@ mod extremes;
 mod feeds;
 mod groups;
 pub(crate) mod input;
+mod joined;
 mod keys;
 mod legs;
 mod links;
@@ -36,7 +37,7 @@ pub use live::{Live, Told, Usage};
 pub(crate) use monotone::monotone;
 pub(crate) use restore::restore;
 pub(crate) use shape::{NoShape, Shape, shape};
-pub(crate) use sifted::Sieves;
+pub(crate) use sifted::{Sieves, fixed};
 pub(crate) use slots::Slots;
 pub(crate) use together::{Choices, Together};
 

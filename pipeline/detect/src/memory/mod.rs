@@ -47,7 +47,7 @@ mod watch;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::AsArray;
 use arrow::datatypes::{DataType, TimestampMicrosecondType};
@@ -58,7 +58,7 @@ use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Signature, SimpleScalar
 use event::{Finding, Frontier, Micros, Origin, Watermarks, column};
 
 pub(crate) use judge::{Remembering, compile};
-pub(crate) use shape::remembers;
+pub(crate) use shape::{asks_what_is_new, remembers};
 pub use state::StateTable;
 
 use begin::Begin;
@@ -327,27 +327,6 @@ impl Memory {
         report
     }
 
-    /// The versions of a state table that are visible before `boundary` and hold at some time from `since` on; from
-    /// memory where it reaches, else from the store. For windows: rows with `since <= time < boundary` join it.
-    pub async fn versions(
-        &self,
-        state: &StateTable,
-        origin: Origin,
-        boundary: Micros,
-        since: Micros,
-        stored: &SessionContext,
-    ) -> Result<RecordBatch> {
-        if origin == Origin::Live
-            && self.loaded.contains(&state.name)
-            && !self.stopped.contains(&state.name)
-            && let Some(versions) = self.states.get(&state.name)
-            && versions.reaches(since)
-        {
-            return state.table_of(versions, boundary, since);
-        }
-        versions_stored(state, origin, boundary, since, stored).await
-    }
-
     fn stop_over_budget(&mut self) {
         for state in &self.tables {
             if self.states[&state.name].bytes() > STATE_BYTES_MAX && self.stopped.insert(state.name.clone()) {
@@ -361,6 +340,52 @@ impl Memory {
                 watch.stop(format!("the state table `{state}` needs too much memory"));
             }
         }
+    }
+}
+
+/// State tables as windows see them: from memory where that reaches, else from the store, which is then read once.
+pub struct States<'a> {
+    memory: &'a Memory,
+    pub stored: &'a SessionContext,
+    read: Mutex<BTreeMap<(String, Origin), Arc<Versions>>>,
+}
+
+impl<'a> States<'a> {
+    pub fn of(memory: &'a Memory, stored: &'a SessionContext) -> States<'a> {
+        States { memory, stored, read: Mutex::default() }
+    }
+
+    /// The versions of a state table that are visible before `boundary` and hold at some time from `since` on: rows with
+    /// `since <= time < boundary` join them.
+    pub async fn versions(
+        &self,
+        state: &StateTable,
+        origin: Origin,
+        boundary: Micros,
+        since: Micros,
+    ) -> Result<RecordBatch> {
+        if self.memory.stopped.contains(&state.name) {
+            let what = format!("the state table `{}`: {}", state.name, too_much(STATE_BYTES_MAX));
+            return Err(DataFusionError::Execution(what));
+        }
+        if origin == Origin::Live
+            && self.memory.loaded.contains(&state.name)
+            && let Some(versions) = self.memory.states.get(&state.name)
+            && versions.reaches(since)
+        {
+            return state.table_of(versions, boundary, since);
+        }
+        let key = (state.name.clone(), origin);
+        let known = self.read.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        let versions = match known {
+            Some(versions) => versions,
+            None => {
+                let versions = Arc::new(recall_versions(state, self.stored, origin, "true").await?);
+                self.read.lock().unwrap_or_else(PoisonError::into_inner).insert(key, versions.clone());
+                versions
+            }
+        };
+        state.table_of(&versions, boundary, since)
     }
 }
 
@@ -428,7 +453,7 @@ async fn judge_import(
     Ok(())
 }
 
-/// The same as [`Memory::versions`], from the store: the table's meaning, word for word.
+/// The same as [`States::versions`], from the store: the table's meaning, word for word.
 pub async fn versions_stored(
     state: &StateTable,
     origin: Origin,

@@ -42,6 +42,11 @@ pub struct Shape {
     pub rest: String,
 }
 
+/// Whether `first_seen` stands in a statement.
+pub fn asks_what_is_new(sql: &str) -> bool {
+    Parser::parse_sql(&PostgreSqlDialect {}, sql).is_ok_and(|statements| has_first_seen(&statements))
+}
+
 /// Whether a rule uses memory at all.
 pub fn remembers(sql: &str, states: &[Named<'_>]) -> bool {
     let Ok(statements) = Parser::parse_sql(&PostgreSqlDialect {}, sql) else { return false };

@@ -59,7 +59,7 @@ async fn rules() -> RuleSet {
     with_states(&states, &files, "fixtures").await.unwrap_or_else(|e| panic!("{e}"))
 }
 
-async fn with_states(
+pub(super) async fn with_states(
     states: &[(PathBuf, String)],
     rules: &[(PathBuf, String)],
     hash: &str,

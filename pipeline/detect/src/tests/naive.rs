@@ -8,7 +8,7 @@ use datafusion::catalog::TableProvider;
 use event::{Micros, Origin};
 
 use crate::fixtures::{Cell, Row, Store, schemas};
-use crate::oracle::{Entity, Held, Look};
+use crate::oracle::{self, Entity, Held, Look};
 use crate::rule::{Rule, Window};
 use crate::{History, RuleSet, ident};
 
@@ -21,7 +21,7 @@ type Holding = BTreeMap<Micros, BTreeMap<Entity, Held>>;
 pub async fn expected(set: &RuleSet, rule: &Rule, rows: &[Row]) -> Expected {
     let window = rule.window.expect("a windowed rule");
     let boundaries = boundaries(window, rows);
-    let on_time = holding(set, rule, rows, &boundaries).await;
+    let on_time = holding(set, rule, rows, rows, &boundaries).await;
     let mut expected = Expected::new();
     for (entity, first, last, held) in runs(&on_time, window) {
         let id = ident::of_run(&rule.id, &entity, Origin::Live, first);
@@ -32,7 +32,7 @@ pub async fn expected(set: &RuleSet, rule: &Rule, rows: &[Row]) -> Expected {
         let in_time = |row: &&Row| number(row, "source_watermark") < known;
         let as_if: Vec<Row> = rows.iter().filter(in_time).map(|row| stamped(row, Micros::MIN)).collect();
         let before: Vec<Micros> = boundaries.iter().copied().filter(|b| *b < known).collect();
-        let mut added = holding(set, rule, &as_if, &before).await;
+        let mut added = holding(set, rule, &as_if, rows, &before).await;
         for (boundary, held) in &mut added {
             held.retain(|entity, _| !on_time.get(boundary).is_some_and(|h| h.contains_key(entity)));
         }
@@ -87,7 +87,8 @@ fn known_late(rule: &Rule, window: Window, rows: &[Row]) -> BTreeSet<Micros> {
     of_rule.filter_map(known).collect()
 }
 
-async fn holding(set: &RuleSet, rule: &Rule, rows: &[Row], boundaries: &[Micros]) -> Holding {
+/// State tables are what was known of `known` rows.
+async fn holding(set: &RuleSet, rule: &Rule, rows: &[Row], known: &[Row], boundaries: &[Micros]) -> Holding {
     let store = Store::of(rows);
     let ctx = query::fork(&set.base);
     query::register_tables(&ctx, &schemas(), &|name| store.table(name)).expect("tables register");
@@ -96,14 +97,19 @@ async fn holding(set: &RuleSet, rule: &Rule, rows: &[Row], boundaries: &[Micros]
         let provider = ctx.table_provider(relation.name.as_str()).await.expect("the rule named it");
         relations.insert(relation.name.clone(), provider);
     }
+    let stored = query::fork(&set.base);
+    let known = Store::of(known);
+    query::register_tables(&stored, &schemas(), &|name| known.table(name)).expect("tables register");
     let window = rule.window.expect("a windowed rule");
     let mut holding = Holding::new();
     for boundary in boundaries {
         let relations = &|name: &str| relations[name].clone();
-        let look = Look { base: &set.base, rule, window, boundary: *boundary, origin: Origin::Live, relations };
+        let (boundary, origin) = (*boundary, Origin::Live);
+        let joined = oracle::joined(rule, window, boundary, origin, &stored).await.expect("state tables answer");
+        let look = Look { base: &set.base, rule, window, boundary, origin, relations, joined: &joined };
         let answer = look.evaluate().await;
         let held = answer.unwrap_or_else(|e| panic!("{}: {e}", rule.sql)).held;
-        holding.insert(*boundary, held.into_iter().map(|h| (h.entity.clone(), h)).collect());
+        holding.insert(boundary, held.into_iter().map(|h| (h.entity.clone(), h)).collect());
     }
     holding
 }

@@ -136,6 +136,7 @@ pub fn rule(random: &mut Random) -> (String, String, String) {
         8 => absence(random),
         9 => over(random),
         10 => subquery(random),
+        _ if random.one_in(2) => remembering(random),
         _ => with(random),
     };
     (entity, header, sql)
@@ -346,6 +347,50 @@ fn subquery(random: &mut Random) -> (String, String) {
         }
     };
     ("actor_user_name".into(), sql.into())
+}
+
+/// State tables that rules can name.
+pub const STATES: [(&str, &str); 2] = [
+    (
+        "state/runs.sql",
+        "/*\ntitle: What runs where\nkey: [cluster, pod]\n*/\n\
+         SELECT cluster, k8s_pod_name AS pod, rule AS how, actor_user_name = 'cy' AND rule = 'r2' AS deleted FROM falco\n",
+    ),
+    (
+        "state/names.sql",
+        "/*\ntitle: What was last done to each name\nkey: [name]\n*/\n\
+         SELECT objectref_name AS name, verb AS done, cluster AS place FROM kubernetes WHERE verb <> 'list'\n",
+    ),
+];
+
+/// Rows of a window by what held at their time.
+fn remembering(random: &mut Random) -> (String, String) {
+    let at = |state: &str| format!("k.time >= {state}.valid_from AND k.time < {state}.valid_to");
+    let sql = match random.below(4) {
+        0 => format!(
+            "SELECT k.cluster, k.objectref_name, s.how, k.event_uid AS evidence FROM kubernetes k JOIN runs s \
+             ON s.cluster = k.cluster AND s.pod = k.objectref_name AND {} WHERE s.how = 'r1'",
+            at("s")
+        ),
+        1 => format!(
+            "SELECT k.cluster, k.objectref_name, count(*) AS n, array_agg(k.event_uid) AS evidence FROM kubernetes k \
+             LEFT JOIN runs s ON s.cluster = k.cluster AND s.pod = k.objectref_name AND {} \
+             WHERE s.pod IS NULL OR s.prev_how <> s.how GROUP BY k.cluster, k.objectref_name HAVING count(*) >= {}",
+            at("s"),
+            random.below(2) + 1
+        ),
+        2 => format!(
+            "SELECT k.cluster, k.objectref_name, count(DISTINCT f.event_uid) AS n, array_agg(k.event_uid) AS evidence \
+             FROM kubernetes k JOIN falco f ON f.cluster = k.cluster AND f.k8s_pod_name = k.objectref_name \
+             JOIN names s ON s.name = k.objectref_name AND {} WHERE s.done <> k.verb OR s.prev_done IS NULL \
+             GROUP BY k.cluster, k.objectref_name",
+            at("s")
+        ),
+        _ => "SELECT k.cluster, k.objectref_name, k.event_uid AS evidence FROM kubernetes k \
+              WHERE k.verb = 'get' AND k.objectref_name NOT IN (SELECT pod FROM runs WHERE how = 'r2')"
+            .into(),
+    };
+    ("cluster, objectref_name".into(), sql)
 }
 
 fn with(random: &mut Random) -> (String, String) {

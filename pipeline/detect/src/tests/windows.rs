@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use event::{Admitted, Finding, Frontier, OffsetRange, Offsets, Origin, Source, Standing, Watermarks};
 
+use super::memory::with_states;
 use super::single::hunt;
+use super::streams::STATES;
 use crate::fixtures::{Cell, Row, Store, admitted, row, rule_text, rules};
 use crate::{Engine, History, RuleSet};
 
@@ -88,6 +90,34 @@ async fn a_window_of_one_slide_tumbles() {
 async fn a_gap_parts_two_findings() {
     let rows = [get(S, "a", "al"), get(S, "b", "al"), get(40 * S, "c", "al"), get(40 * S, "d", "al")];
     check(&rows, &[("al", 2, 10), ("al", 42, 50)]).await;
+}
+
+#[tokio::test]
+async fn a_state_table_is_what_was_known_of_it_at_each_boundary() {
+    let sql = "SELECT k.cluster, k.objectref_name, k.event_uid AS evidence FROM kubernetes k JOIN runs s \
+               ON s.cluster = k.cluster AND s.pod = k.objectref_name AND k.time >= s.valid_from AND k.time < s.valid_to \
+               WHERE s.how = 'r1'";
+    let text = rule_text("cluster, objectref_name", "window: 10s\nevery: 2s", sql);
+    let owned = |(path, text): (&str, &str)| (path.into(), text.to_owned());
+    let set = with_states(&STATES.map(owned), &[owned(("d/rule.sql", &text))], "").await.expect("good files");
+    let explained = set.rules[0].explanation().expect("of a windowed rule");
+    assert!(explained.early.is_err() && explained.panes.is_err(), "{explained:?}");
+    let ran = |at: i64, uid: &str, rule: &str| {
+        row("falco", DAY + at, uid, &[("rule", rule.into()), ("k8s_pod_name", "a".into())])
+    };
+    let known_at = |row: Row, mark: i64| with(row, &[("source_watermark", (DAY + mark).into())]);
+    let check = async |more: &[Row], expected: &[(i64, i64)]| {
+        let rows = [&[ran(2 * S, "f1", "r1"), get(3 * S, "a", "al"), ran(6 * S, "f2", "r2")], more].concat();
+        let expected: Vec<_> = expected.iter().map(|(first, last)| ("a".to_owned(), *first, *last)).collect();
+        assert_eq!(runs(&finish(set.clone(), &rows, Origin::Live).await), expected);
+        let import: Vec<Row> = rows.into_iter().map(|row| with(row, &[("origin", "import".into())])).collect();
+        assert_eq!(runs(&finish(set.clone(), &import, Origin::Import).await), expected);
+    };
+    // What comes after the row does not change what held then.
+    check(&[], &[(4, 12)]).await;
+    // What was before it does, from when it is known on, and nothing is said anew of what was final.
+    check(&[known_at(ran(2 * S + 1, "f3", "r2"), 8 * S)], &[(4, 8)]).await;
+    check(&[ran(S, "f0", "r2"), known_at(ran(3 * S, "f3", "r1"), 8 * S)], &[(4, 12)]).await;
 }
 
 #[tokio::test]

@@ -11,20 +11,20 @@ use datafusion::common::{Column, DFSchema};
 use datafusion::error::Result;
 use datafusion::logical_expr::{BinaryExpr, Expr, JoinType, LogicalPlan, Operator};
 use datafusion::scalar::ScalarValue;
-use query::Lookups;
 
 type Names = BTreeSet<String>;
 
 /// The relations, ascending. One that the rule also reads to find something there is none of them: where it finds that,
 /// the relation speaks.
-pub fn absent(plan: &LogicalPlan, lookups: &Lookups) -> Result<Vec<String>> {
-    let mut reading = Reading { lookups, absent: Names::new(), present: Names::new() };
+pub fn absent(plan: &LogicalPlan, fixed: &dyn Fn(&str) -> bool) -> Result<Vec<String>> {
+    let mut reading = Reading { fixed, absent: Names::new(), present: Names::new() };
     reading.columns(plan, true)?;
     Ok(reading.absent.difference(&reading.present).cloned().collect())
 }
 
 struct Reading<'a> {
-    lookups: &'a Lookups,
+    /// Lookups and state tables: they are never silent.
+    fixed: &'a dyn Fn(&str) -> bool,
     absent: Names,
     present: Names,
 }
@@ -35,7 +35,7 @@ impl Reading<'_> {
     fn columns(&mut self, plan: &LogicalPlan, wanted: bool) -> Result<Vec<Names>> {
         Ok(match plan {
             LogicalPlan::TableScan(scan) => {
-                if wanted && !self.lookups.contains(scan.table_name.table()) {
+                if wanted && !(self.fixed)(scan.table_name.table()) {
                     self.present.insert(scan.table_name.table().to_owned());
                 }
                 vec![Names::new(); scan.projected_schema.fields().len()]
@@ -103,10 +103,10 @@ impl Reading<'_> {
         })
     }
 
-    /// What a plan reads, lookups aside.
+    /// What a plan reads, lookups and state tables aside.
     fn read(&self, plan: &LogicalPlan) -> Result<Names> {
         let names = crate::plan::scanned_tables(plan)?;
-        Ok(names.into_iter().filter(|name| !self.lookups.contains(name)).collect())
+        Ok(names.into_iter().filter(|name| !(self.fixed)(name)).collect())
     }
 
     fn condition(&mut self, predicate: &Expr, schema: &DFSchema, input: &[Names]) -> Result<()> {

@@ -10,8 +10,6 @@ use datafusion::datasource::provider_as_source;
 use datafusion::error::Result;
 use datafusion::logical_expr::{Expr, Filter, JoinType, LogicalPlan, LogicalPlanBuilder, TableScan, TableSource};
 
-use query::Lookups;
-
 use super::links::{Equal, links};
 use crate::plan::row_condition;
 
@@ -56,10 +54,10 @@ pub struct Split {
 }
 
 /// Gives each leg of an optimized plan the table that `table` makes for it. The order of legs is the plan's.
-/// Lookups are no legs: time does not cut them.
+/// What is `fixed`, lookups and state tables, is no leg: no row of it is an event.
 pub fn split(
     plan: &LogicalPlan,
-    lookups: &Lookups,
+    fixed: &dyn Fn(&str) -> bool,
     table: &mut dyn FnMut(usize, &Leg) -> Arc<dyn TableProvider>,
 ) -> Result<Split> {
     let mut legs: Vec<Leg> = Vec::new();
@@ -80,12 +78,12 @@ pub fn split(
     let mut done: Vec<Arc<dyn TableSource>> = Vec::new();
     let plan = plan.clone().transform_down_with_subqueries(|node| {
         let replaced = match &node {
-            LogicalPlan::TableScan(scan) if lookups.contains(scan.table_name.table()) => {
+            LogicalPlan::TableScan(scan) if fixed(scan.table_name.table()) => {
                 return Ok(Transformed::no(node));
             }
             LogicalPlan::TableScan(scan) if !done.iter().any(|s| Arc::ptr_eq(s, &scan.source)) => replace(scan, None)?,
             LogicalPlan::Filter(filter) => match filter.input.as_ref() {
-                LogicalPlan::TableScan(scan) if lookups.contains(scan.table_name.table()) => {
+                LogicalPlan::TableScan(scan) if fixed(scan.table_name.table()) => {
                     return Ok(Transformed::no(node));
                 }
                 LogicalPlan::TableScan(scan) if !done.iter().any(|s| Arc::ptr_eq(s, &scan.source)) => {

@@ -20,6 +20,7 @@ use super::sifted::Sifted;
 use super::together::{Choices, Chosen};
 use super::{Ahead, Changes, Fed, Slots};
 use crate::fault::{self, Fault};
+use crate::memory::States;
 use crate::oracle::{Entity, Held, instant};
 use crate::rule::Rule;
 use crate::runs::Run;
@@ -125,7 +126,7 @@ impl Live {
         let slots = Slots::of(windowed.window);
         let way = match &windowed.shape {
             Ok(shape) => Way::Paned(Box::new(Paned::new(rule.clone(), shape.clone(), STATE_BYTES_MAX))),
-            Err(_) => Way::Sifted(Box::new(sifted(base, &rule, slots).await?)),
+            Err(_) => Way::Sifted(Box::new(sifted(base, &rule, slots, origin).await?)),
         };
         Ok(Live {
             rule,
@@ -140,6 +141,10 @@ impl Live {
             failures: 0,
             usage: Usage::default(),
         })
+    }
+
+    pub fn rule(&self) -> &Arc<Rule> {
+        &self.rule
     }
 
     /// The boundary before the first that is to be evaluated.
@@ -268,13 +273,19 @@ impl Live {
     }
 
     /// Makes boundaries final up to `to`, at most `budget` of those at which something changes. True when some are left.
-    pub async fn advance(&mut self, to: Micros, budget: usize, told: &mut Vec<Told>) -> Result<bool, QueryError> {
+    pub async fn advance(
+        &mut self,
+        states: &States<'_>,
+        to: Micros,
+        budget: usize,
+        told: &mut Vec<Told>,
+    ) -> Result<bool, QueryError> {
         let started = Instant::now();
         let to = self.slots.floor(to);
         let watch = self.rule.windowed().early.is_ok();
         let more = match &mut self.way {
             Way::Paned(_) => self.step_panes(to, budget, watch, told),
-            Way::Sifted(_) => self.step_sifted(to, budget, told).await,
+            Way::Sifted(_) => self.step_sifted(states, to, budget, told).await,
         };
         if matches!(more, Ok(false)) {
             self.last = Some(self.last.map_or(to, |last| last.max(to)));
@@ -301,7 +312,13 @@ impl Live {
         Ok(more)
     }
 
-    async fn step_sifted(&mut self, to: i64, budget: usize, told: &mut Vec<Told>) -> Result<bool, QueryError> {
+    async fn step_sifted(
+        &mut self,
+        states: &States<'_>,
+        to: i64,
+        budget: usize,
+        told: &mut Vec<Told>,
+    ) -> Result<bool, QueryError> {
         let mut steps = 0;
         while let Some(slot) = self.next_change().filter(|slot| *slot <= to) {
             if steps == budget {
@@ -310,7 +327,7 @@ impl Live {
             steps += 1;
             let mut changes = Changes::default();
             if let Way::Sifted(sifted) = &mut self.way {
-                sifted.step(slot, &mut changes, &mut self.fed).await?;
+                sifted.step(states, slot, &mut changes, &mut self.fed).await?;
             }
             self.apply(slot, changes, told);
             self.last = Some(slot);
@@ -390,9 +407,9 @@ impl Live {
     }
 
     /// Everything that is scheduled, final: the stream has ended.
-    pub async fn finish(&mut self, told: &mut Vec<Told>) -> Result<(), QueryError> {
+    pub async fn finish(&mut self, states: &States<'_>, told: &mut Vec<Told>) -> Result<(), QueryError> {
         while let Some(slot) = self.next_change() {
-            self.advance(self.slots.boundary(slot), usize::MAX, told).await?;
+            self.advance(states, self.slots.boundary(slot), usize::MAX, told).await?;
         }
         let open: Vec<Entity> = self.early.keys().cloned().collect();
         for entity in open {
@@ -406,7 +423,7 @@ impl Live {
     /// With `up_to`, only rows before these offsets.
     pub async fn rebuild(
         &mut self,
-        stored: &SessionContext,
+        states: &States<'_>,
         base: &SessionContext,
         start: Micros,
         up_to: Option<&Offsets>,
@@ -417,13 +434,13 @@ impl Live {
             let mut fresh = Live::new(base, self.rule.clone(), self.origin).await?;
             fresh.usage = self.usage;
             let reach = fresh.reach(start, back);
-            fresh.read(stored, (reach.from, Micros::MAX), committed.clone()).await?;
+            fresh.read(states.stored, (reach.from, Micros::MAX), committed.clone()).await?;
             if reach.oldest < reach.from {
                 let stamped = col(column::SOURCE_WATERMARK).gt_eq(instant(start));
                 let stamped = committed.clone().into_iter().fold(stamped, Expr::and);
-                fresh.read(stored, (reach.oldest, reach.from), Some(stamped)).await?;
+                fresh.read(states.stored, (reach.oldest, reach.from), Some(stamped)).await?;
             }
-            if fresh.catch_up_to(start, back).await? {
+            if fresh.catch_up_to(states, start, back).await? {
                 *self = fresh;
                 return Ok(());
             }
@@ -453,11 +470,16 @@ impl Live {
     }
 
     /// Makes everything up to `start` final, in silence; false if a run that is open there may have begun earlier.
-    pub(super) async fn catch_up_to(&mut self, start: Micros, back: i64) -> Result<bool, QueryError> {
+    pub(super) async fn catch_up_to(
+        &mut self,
+        states: &States<'_>,
+        start: Micros,
+        back: i64,
+    ) -> Result<bool, QueryError> {
         if start == Micros::MIN {
             return Ok(true);
         }
-        self.advance(start, usize::MAX, &mut Vec::new()).await?;
+        self.advance(states, start, usize::MAX, &mut Vec::new()).await?;
         let begun = self.slots.boundary(self.slots.floor(start) - back + 1);
         let cut = self.open.values().any(|open| open.run.first <= begun) && !fault::is(Fault::BeginsAtRestart);
         if cut && back < LOOKBACK_SLOTS_MAX {
@@ -520,7 +542,7 @@ impl Live {
     /// boundaries that rows with times in it can touch.
     pub async fn replay(
         &mut self,
-        stored: &SessionContext,
+        states: &States<'_>,
         range: Option<(Micros, Micros)>,
         told: &mut Vec<Told>,
     ) -> Result<(), QueryError> {
@@ -530,7 +552,7 @@ impl Live {
                 self.begin(from);
                 (from.saturating_sub(window.window_us), window.last_reaching(to))
             }
-            None => match self.edges(stored).await? {
+            None => match self.edges(states.stored).await? {
                 Some((first, last)) => (first, last.saturating_add(1)),
                 None => return Ok(()),
             },
@@ -539,17 +561,17 @@ impl Live {
         let mut from = first;
         while from < last {
             let to = window.floor(from.saturating_add(stretch)).max(from + 1).min(last);
-            self.read(stored, (from, to), None).await?;
-            self.advance(to, usize::MAX, told).await?;
+            self.read(states.stored, (from, to), None).await?;
+            self.advance(states, to, usize::MAX, told).await?;
             from = to;
         }
         match range {
             Some((_, to)) => {
-                self.advance(window.last_reaching(to), usize::MAX, told).await?;
+                self.advance(states, window.last_reaching(to), usize::MAX, told).await?;
                 told.extend(self.open.values().map(|open| Told::Confirmed(open.run.clone())));
                 Ok(())
             }
-            None => self.finish(told).await,
+            None => self.finish(states, told).await,
         }
     }
 
@@ -602,7 +624,7 @@ impl Live {
     pub async fn catch_up(
         &mut self,
         base: &SessionContext,
-        stored: &SessionContext,
+        states: &States<'_>,
         told: &mut Vec<Told>,
     ) -> Result<bool, QueryError> {
         let Some(last) = self.last else { return Ok(false) };
@@ -613,7 +635,7 @@ impl Live {
             if at > last || started.elapsed() > CATCH_UP_TIME {
                 break;
             }
-            self.catch_up_at(base, stored, &mut past, (at, missed), told).await?;
+            self.catch_up_at(base, states, &mut past, (at, missed), told).await?;
             self.late.remove(&at);
         }
         self.usage.busy += started.elapsed();
@@ -641,7 +663,7 @@ impl Live {
     async fn catch_up_at(
         &self,
         base: &SessionContext,
-        stored: &SessionContext,
+        states: &States<'_>,
         past: &mut Option<Past>,
         (at, missed): (i64, (i64, i64)),
         told: &mut Vec<Told>,
@@ -649,7 +671,7 @@ impl Live {
         let known = self.slots.boundary(at);
         let mut range = (missed.0 - 1, (missed.1 + 1).min(at - 1));
         for widened in 0..=LATE_WIDENINGS_MAX {
-            let runs = self.in_addition(base, stored, past, range, known).await?;
+            let runs = self.in_addition(base, states, past, range, known).await?;
             let wider = self.widened(&runs, range, at);
             if wider != range && widened < LATE_WIDENINGS_MAX {
                 range = wider;
@@ -680,7 +702,7 @@ impl Live {
     async fn in_addition(
         &self,
         base: &SessionContext,
-        stored: &SessionContext,
+        states: &States<'_>,
         past: &mut Option<Past>,
         range: (i64, i64),
         known: Micros,
@@ -689,14 +711,14 @@ impl Live {
         if !past.as_ref().is_some_and(covers) {
             let have = past.as_ref().map_or(range, |past| past.range);
             let both = (have.0.min(range.0), have.1.max(range.1));
-            *past = Some(self.past(base, stored, both).await?);
+            *past = Some(self.past(base, states.stored, both).await?);
         }
         let past = past.as_mut().expect("just made");
         past.complete.clear();
         for (leg, rows) in &past.rows {
             past.complete.feed(*leg, self.as_if_on_time(rows, known), false, &mut Fed::default());
         }
-        self.compare(range, &mut past.on_time, &mut past.complete).await
+        self.compare(states, range, &mut past.on_time, &mut past.complete).await
     }
 
     /// The stored rows that boundaries in a range look at.
@@ -709,8 +731,8 @@ impl Live {
         let mut past = Past {
             range,
             rows: Vec::new(),
-            on_time: sifted(base, &self.rule, self.slots).await?,
-            complete: sifted(base, &self.rule, self.slots).await?,
+            on_time: sifted(base, &self.rule, self.slots, self.origin).await?,
+            complete: sifted(base, &self.rule, self.slots, self.origin).await?,
         };
         let window = self.rule.windowed().window;
         let times = (self.slots.boundary(range.0) - window.window_us, self.slots.boundary(range.1));
@@ -748,6 +770,7 @@ impl Live {
     /// The runs of boundaries at which an entity holds with all rows and not with those on time.
     async fn compare(
         &self,
+        states: &States<'_>,
         range: (i64, i64),
         on_time: &mut Sifted,
         complete: &mut Sifted,
@@ -760,6 +783,9 @@ impl Live {
             return Ok(Vec::new());
         }
         let mut turns = vec![range.0];
+        if on_time.joins_states() {
+            turns.extend(range.0 + 1..=range.1);
+        }
         for side in [&*on_time, &*complete] {
             turns.extend(side.turns().filter(|slot| range.0 < *slot && *slot <= range.1));
         }
@@ -775,8 +801,8 @@ impl Live {
         let (mut ended, mut runs) = (Vec::new(), BTreeMap::<Entity, Run>::new());
         for (n, slot) in turns.iter().enumerate() {
             let until = turns.get(n + 1).map_or(range.1, |next| next - 1);
-            let all = complete.answer(*slot, &mut nulls).await?;
-            let found = if all.is_empty() { Vec::new() } else { on_time.answer(*slot, &mut nulls).await? };
+            let all = complete.answer(states, *slot, &mut nulls).await?;
+            let found = if all.is_empty() { Vec::new() } else { on_time.answer(states, *slot, &mut nulls).await? };
             let mut before = std::mem::take(&mut runs);
             for held in all {
                 if found.iter().any(|f| f.entity == held.entity) {
@@ -819,8 +845,8 @@ fn before(offsets: &Offsets) -> Option<Expr> {
     offsets.0.iter().map(of).reduce(Expr::or)
 }
 
-async fn sifted(base: &SessionContext, rule: &Arc<Rule>, slots: Slots) -> Result<Sifted, QueryError> {
-    Sifted::new(base, rule.clone(), rule.windowed().sieves.clone(), slots, STATE_BYTES_MAX).await
+async fn sifted(base: &SessionContext, rule: &Arc<Rule>, slots: Slots, origin: Origin) -> Result<Sifted, QueryError> {
+    Sifted::new(base, rule.clone(), rule.windowed().sieves.clone(), slots, origin).await
 }
 
 fn part_of(rule: &Rule, relation: usize, part: usize) -> &Part {

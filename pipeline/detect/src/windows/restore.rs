@@ -16,6 +16,7 @@ use query::QueryError;
 
 use super::live::{Live, Reach};
 use super::{Choices, Together};
+use crate::memory::States;
 use crate::oracle::instant;
 
 /// One rule under way.
@@ -32,7 +33,7 @@ pub async fn restore(
     states: &mut BTreeMap<String, Live>,
     starts: &BTreeMap<String, Micros>,
     schemas: &[Arc<TableSchema>],
-    stored: &SessionContext,
+    past: &States<'_>,
     base: &SessionContext,
 ) -> BTreeMap<String, Option<QueryError>> {
     let together = Together::new(states, schemas);
@@ -44,7 +45,7 @@ pub async fn restore(
         all.insert(id, Restoring { state, start, reach, failed: None });
     }
     for schema in schemas {
-        if let Err(error) = read(&mut all, &together, schema, stored).await {
+        if let Err(error) = read(&mut all, &together, schema, past.stored).await {
             let readers = all.values_mut().filter(|r| !r.state.parts_of(&schema.name).is_empty());
             let message = error.to_string();
             readers.for_each(|r| r.failed = Some(QueryError::Run(message.clone())));
@@ -54,7 +55,7 @@ pub async fn restore(
     for (id, restoring) in all {
         let outcome = match restoring.failed {
             Some(error) => Some(error),
-            None => conclude(restoring.state, restoring.start, stored, base).await.err(),
+            None => conclude(restoring.state, restoring.start, past, base).await.err(),
         };
         outcomes.insert(id.clone(), outcome);
     }
@@ -65,13 +66,13 @@ pub async fn restore(
 async fn conclude(
     state: &mut Live,
     start: Micros,
-    stored: &SessionContext,
+    states: &States<'_>,
     base: &SessionContext,
 ) -> Result<(), QueryError> {
     let back = state.back();
-    match state.catch_up_to(start, back).await? {
+    match state.catch_up_to(states, start, back).await? {
         true => Ok(()),
-        false => state.rebuild(stored, base, start, None).await,
+        false => state.rebuild(states, base, start, None).await,
     }
 }
 

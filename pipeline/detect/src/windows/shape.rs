@@ -352,7 +352,7 @@ impl Aggregates {
             ("first_value" | "last_value" | "array_agg", _) => {
                 let (mut kinds, reverse) = (Vec::new(), name == "last_value");
                 for sort in &params.order_by {
-                    let (descending, nulls_first) = (!sort.asc != reverse, sort.nulls_first != reverse);
+                    let (descending, nulls_first) = (sort.asc == reverse, sort.nulls_first != reverse);
                     kinds.push((sort.expr.get_type(schema.as_ref())?, SortOptions { descending, nulls_first }));
                     order.push(physical(&sort.expr)?);
                 }

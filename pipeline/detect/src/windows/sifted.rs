@@ -11,18 +11,20 @@ use datafusion::common::Column;
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::{Expr, LogicalPlan};
-use event::{TableSchema, column};
+use event::{Origin, TableSchema, column};
 use query::{Prepared, QueryError, SwapTable};
 
 use super::compact::compact;
 use super::input::{Part, Sifted as Rows};
+use super::joined::{Joined, joined};
 use super::legs::{Empty, Leg, Split, split};
 use super::links::{self, Partners, Place};
-use super::live::LATE_US_MAX;
+use super::live::{LATE_US_MAX, STATE_BYTES_MAX};
 use super::silence::Speaking;
 use super::slots::Span;
 use super::{Ahead, Changes, Fed, Slots};
 use crate::fault::{self, Fault};
+use crate::memory::{StateTable, States};
 use crate::oracle::{self, Entity, Held};
 use crate::plan::empty_tables;
 use crate::rule::Rule;
@@ -46,6 +48,7 @@ pub struct Sieves {
     /// By leg, what joins demand of its rows.
     places: Vec<Vec<Place>>,
     links: usize,
+    states: Vec<Arc<StateTable>>,
 }
 
 #[derive(Debug)]
@@ -62,10 +65,12 @@ impl Sieves {
         schemas: &[Arc<TableSchema>],
         plan: LogicalPlan,
         tables: &[String],
+        states: &[Arc<StateTable>],
         absent: &[String],
     ) -> Result<Sieves, QueryError> {
+        let fixed = fixed(base, states);
         let Split { legs, empty, distributes, links, .. } =
-            split(&plan, &query::lookups(base), &mut |_, leg| SwapTable::new(leg.schema.clone()).provider())
+            split(&plan, &fixed, &mut |_, leg| SwapTable::new(leg.schema.clone()).provider())
                 .map_err(QueryError::run)?;
         let places = links::places(&base.state(), &links, &legs).map_err(QueryError::run)?;
         let mut sieves = Vec::with_capacity(legs.len());
@@ -90,7 +95,8 @@ impl Sieves {
             }
             sieves.push(sieve);
         }
-        Ok(Sieves { plan, sieves, legs: count, empty, distributes, places, links: links.len() })
+        let (states, links) = (states.to_vec(), links.len());
+        Ok(Sieves { plan, sieves, legs: count, empty, distributes, places, links, states })
     }
 
     pub fn legs(&self) -> &[Sieve] {
@@ -100,6 +106,12 @@ impl Sieves {
     fn absent(&self) -> usize {
         self.sieves.len() - self.legs
     }
+}
+
+/// What a rule may name that has no events.
+pub fn fixed(base: &SessionContext, states: &[Arc<StateTable>]) -> impl Fn(&str) -> bool + use<> {
+    let (lookups, states) = (query::lookups(base), states.to_vec());
+    move |name| lookups.contains(name) || states.iter().any(|state| state.name == name)
 }
 
 /// Every row of a relation, for when it is rather than for what it says.
@@ -125,7 +137,8 @@ struct Chunk {
     /// By place of their leg, the rows' keys.
     hashes: Vec<Vec<u64>>,
     linked: Linked,
-    /// The last boundary that sees any of them.
+    /// The first and the last boundary that see any of them.
+    first: i64,
     last: i64,
     /// Came since the last early look.
     fresh: bool,
@@ -180,6 +193,8 @@ pub struct Sifted {
     sieves: Arc<Sieves>,
     plan: Prepared,
     tables: Vec<SwapTable>,
+    joined: Vec<Joined>,
+    origin: Origin,
     chunks: Vec<Vec<Chunk>>,
     /// By link.
     partners: Vec<Partners>,
@@ -194,7 +209,6 @@ pub struct Sifted {
     holding: BTreeMap<Entity, Held>,
     early: BTreeSet<Entity>,
     bytes: usize,
-    bytes_max: usize,
 }
 
 impl Sifted {
@@ -203,10 +217,11 @@ impl Sifted {
         rule: Arc<Rule>,
         sieves: Arc<Sieves>,
         slots: Slots,
-        bytes_max: usize,
+        origin: Origin,
     ) -> Result<Sifted, QueryError> {
+        let (plan, joined) = joined(&sieves.plan, &sieves.states).map_err(QueryError::run)?;
         let mut tables = Vec::new();
-        let split = split(&sieves.plan, &query::lookups(base), &mut |_, leg| {
+        let split = split(&plan, &fixed(base, &sieves.states), &mut |_, leg| {
             let table = SwapTable::new(leg.schema.clone());
             tables.push(table.clone());
             table.provider()
@@ -220,6 +235,8 @@ impl Sifted {
             sieves,
             plan,
             tables,
+            joined,
+            origin,
             chunks,
             partners,
             speaking,
@@ -230,7 +247,6 @@ impl Sifted {
             holding: BTreeMap::new(),
             early: BTreeSet::new(),
             bytes: 0,
-            bytes_max,
         })
     }
 
@@ -260,13 +276,14 @@ impl Sifted {
         }
         let count = sifted.rows.num_rows();
         let seen = sifted.spans.iter().filter(|s| s.is_seen() && s.leave > self.now);
-        let Some(last) = seen.map(|s| s.leave).max() else { return };
+        let ends = seen.map(|s| (s.enter, s.leave)).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+        let Some((first, last)) = ends else { return };
         let places = &self.sieves.places[relation];
         let hashes = places.iter().map(|place| place.hashes(&sifted.rows)).collect();
         // Types are as they were, so that it cannot fail; if it does, the rows are only larger.
         let rows = compact(&sifted.rows).unwrap_or(sifted.rows);
-        let chunk = Chunk { rows, spans: sifted.spans, hashes, linked: Linked::default(), last, fresh: true };
-        if self.bytes() + chunk.bytes() > self.bytes_max {
+        let chunk = Chunk { rows, spans: sifted.spans, hashes, linked: Linked::default(), first, last, fresh: true };
+        if self.bytes() + chunk.bytes() > STATE_BYTES_MAX {
             fed.refused += count as u64;
             return;
         }
@@ -298,11 +315,12 @@ impl Sifted {
         let schema = chunks[0].rows.schema();
         if let Ok(rows) = concat_batches(&schema, chunks.iter().map(|c| &c.rows)) {
             let spans = chunks.iter().flat_map(|c| c.spans.iter().copied()).collect();
+            let first = chunks.iter().map(|c| c.first).min().unwrap_or(i64::MAX);
             let last = chunks.iter().map(|c| c.last).max().unwrap_or(i64::MIN);
             let fresh = chunks.iter().any(|c| c.fresh);
             let of_place = |place: usize| chunks.iter().flat_map(|c| c.hashes[place].iter().copied()).collect();
             let hashes = (0..chunks[0].hashes.len()).map(of_place).collect();
-            *chunks = vec![Chunk { rows, spans, hashes, linked: Linked::default(), last, fresh }];
+            *chunks = vec![Chunk { rows, spans, hashes, linked: Linked::default(), first, last, fresh }];
             self.count_bytes();
         }
     }
@@ -312,8 +330,17 @@ impl Sifted {
     }
 
     pub fn next_change(&self) -> Option<i64> {
+        // Versions come and go at any boundary.
+        let next = self.now.saturating_add(1);
+        let is_seen = |c: &Chunk| c.first <= next && next <= c.last;
+        let any = self.joins_states() && self.chunks.iter().flatten().any(is_seen);
         let turns = self.speaking.iter().filter_map(|s| s.next_turn(self.now));
-        self.agenda.first().copied().into_iter().chain(turns.filter(|_| !fault::is(Fault::SilenceNotSeen))).min()
+        let turns = turns.filter(|_| !fault::is(Fault::SilenceNotSeen)).chain(any.then_some(next));
+        self.agenda.first().copied().into_iter().chain(turns).min()
+    }
+
+    pub fn joins_states(&self) -> bool {
+        !self.joined.is_empty() && !fault::is(Fault::StateStandsStill)
     }
 
     /// Whether a row of this relation that is seen by these boundaries cannot change a thing: others say as much.
@@ -321,8 +348,14 @@ impl Sifted {
         relation.checked_sub(self.sieves.legs).is_some_and(|of| self.speaking[of].covers(first, last))
     }
 
-    pub async fn step(&mut self, slot: i64, changes: &mut Changes, fed: &mut Fed) -> Result<(), QueryError> {
-        let held = self.answer(slot, &mut changes.null_entities).await?;
+    pub async fn step(
+        &mut self,
+        states: &States<'_>,
+        slot: i64,
+        changes: &mut Changes,
+        fed: &mut Fed,
+    ) -> Result<(), QueryError> {
+        let held = self.answer(states, slot, &mut changes.null_entities).await?;
         self.now = slot;
         self.agenda = self.agenda.split_off(&(slot + 1));
         self.forget();
@@ -348,11 +381,18 @@ impl Sifted {
     }
 
     /// What the SELECT returns at a boundary.
-    pub async fn answer(&mut self, slot: i64, nulls: &mut u64) -> Result<Vec<Held>, QueryError> {
-        self.answer_over(slot, slot, None, nulls).await
+    pub async fn answer(&mut self, states: &States<'_>, slot: i64, nulls: &mut u64) -> Result<Vec<Held>, QueryError> {
+        let boundary = self.slots.boundary(slot);
+        let since = boundary.saturating_sub(self.rule.windowed().window.window_us);
+        for joined in &self.joined {
+            joined.fill(states, self.origin, (since, boundary)).await?;
+        }
+        let answer = self.answer_over(slot, slot, None, nulls).await;
+        self.joined.iter().for_each(Joined::clear);
+        answer
     }
 
-    /// The same over the rows that any boundary of a range sees.
+    /// The same over the rows that any boundary of a range sees; of a rule that joins no state table.
     /// With `fresh`, only the new ones of that leg.
     pub async fn answer_over(
         &mut self,
@@ -439,7 +479,7 @@ impl Sifted {
             return Ok(());
         }
         for slot in slots {
-            for held in self.answer(slot, &mut nulls).await? {
+            for held in self.answer_over(slot, slot, None, &mut nulls).await? {
                 if !self.holding.contains_key(&held.entity) && self.early.insert(held.entity.clone()) {
                     ahead.push(Ahead { slot, held });
                 }
