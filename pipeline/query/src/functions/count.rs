@@ -1,5 +1,5 @@
-//! `count` that counts different texts of all groups in one table. DataFusion's own has a table of 17 KB and more for each
-//! group from its first value on: of a rule with some thousand groups that was most of what an evaluation cost.
+//! `count` that counts different texts of all groups in one table. DataFusion's own has a table with room for 512 of them for each
+//! group from its first row on: of a rule with some thousand groups that was 190 MB at each evaluation.
 
 use std::hash::BuildHasher;
 use std::ops::Range;
