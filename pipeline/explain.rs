@@ -117,8 +117,9 @@ impl Page<'_> {
         entry(page, "finding", &finding);
         let kept = match how.panes {
             Ok(()) => format!(
-                "as panes of {}: neither an event nor a boundary costs more as the window grows",
-                format_span(every_us)
+                "as panes of {}: neither an event nor a boundary costs more as the window grows{}",
+                format_span(every_us),
+                if how.lists { ", but by what array_agg lists" } else { "" }
             ),
             Err(why) => format!("as the rows of its window, evaluated when they change: {why}"),
         };

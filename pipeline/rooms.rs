@@ -206,13 +206,8 @@ impl Detection {
         self.keep(&output)
     }
 
-    pub fn on_commit(&mut self, commit: &Commit) -> Result<()> {
-        while self.on_commit_for_a_while(commit)? {}
-        Ok(())
-    }
-
-    /// A slice of what a commit makes final. True while some is left.
-    pub fn on_commit_for_a_while(&mut self, commit: &Commit) -> Result<bool> {
+    /// What a commit makes final, for a slice of time. True while some is left for [`Detection::go_on`].
+    pub fn on_commit(&mut self, commit: &Commit) -> Result<bool> {
         let history = Committed(&self.store);
         let advanced = self.engine.on_commit(&commit.watermarks, &commit.offsets, &history);
         let output = self.runtime.block_on(advanced)?;
@@ -220,18 +215,21 @@ impl Detection {
         Ok(output.pending)
     }
 
-    /// Other rules from now on. One that is new says at once what holds.
-    pub fn on_rules(&mut self, rules: RuleSet) -> Result<()> {
+    /// Other rules from now on. One that is new says at once what holds; like a commit, in slices.
+    pub fn on_rules(&mut self, rules: RuleSet) -> Result<bool> {
         let history = Committed(&self.store);
         let provisional = self.alerts.provisional()?;
-        let mut output = self.runtime.block_on(self.engine.replace_rules(rules, provisional, &history))?;
+        let output = self.runtime.block_on(self.engine.replace_rules(rules, provisional, &history))?;
         self.keep(&output)?;
-        while output.pending {
-            let history = Committed(&self.store);
-            output = self.runtime.block_on(self.engine.go_on(&history))?;
-            self.keep(&output)?;
-        }
-        Ok(())
+        Ok(output.pending)
+    }
+
+    /// The next slice of what was begun. True while some is left.
+    pub fn go_on(&mut self) -> Result<bool> {
+        let history = Committed(&self.store);
+        let output = self.runtime.block_on(self.engine.go_on(&history))?;
+        self.keep(&output)?;
+        Ok(output.pending)
     }
 
     /// The input ends here: every window that rows can still reach is final.

@@ -451,34 +451,31 @@ impl Patience {
     }
 }
 
+/// What a commit makes final, and what other rules find, is evaluated in slices. Between two of them comes what was admitted
+/// meanwhile: what one event completes does not wait for all windows of all rules.
 fn detect(mut detection: Detection, works: &Receiver<Work>, options: &Options) -> Result<()> {
-    while let Ok(work) = works.recv() {
-        match work {
-            Work::Admitted(admitted) => drop(detection.on_admitted(&admitted)?),
-            Work::Commit(commit) => evaluate(&mut detection, commit, works)?,
-            Work::Rules(rules) => detection.on_rules(*rules)?,
-        }
+    let mut left = false;
+    loop {
+        let work = match left {
+            true => works.try_recv().ok(),
+            false => match works.recv() {
+                Ok(work) => Some(work),
+                Err(_) => break,
+            },
+        };
+        left = match work {
+            Some(Work::Admitted(admitted)) => {
+                detection.on_admitted(&admitted)?;
+                left && detection.go_on()?
+            }
+            // What it makes final includes what an earlier one does.
+            Some(Work::Commit(commit)) => detection.on_commit(&commit)?,
+            Some(Work::Rules(rules)) => detection.on_rules(*rules)?,
+            None => detection.go_on()?,
+        };
     }
     if options.bounded {
         detection.finish(Origin::Live)?;
-    }
-    Ok(())
-}
-
-/// What a commit makes final, in slices. Between two of them comes what was admitted meanwhile: what one event completes does not
-/// wait for all windows of all rules.
-fn evaluate(detection: &mut Detection, mut commit: Commit, works: &Receiver<Work>) -> Result<()> {
-    while detection.on_commit_for_a_while(&commit)? {
-        match works.try_recv() {
-            Ok(Work::Admitted(admitted)) => drop(detection.on_admitted(&admitted)?),
-            // What it makes final includes what this one does.
-            Ok(Work::Commit(later)) => commit = later,
-            Ok(Work::Rules(rules)) => {
-                detection.on_commit(&commit)?;
-                return detection.on_rules(*rules);
-            }
-            Err(_) => {}
-        }
     }
     Ok(())
 }

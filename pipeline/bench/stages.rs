@@ -105,7 +105,13 @@ pub fn whole_path(stream: &[Event], skip: &Skip, figures: &mut Figures) -> Resul
 
 fn seal(stages: &mut Stages, store: &Store, detection: &mut Detection) -> Result<()> {
     if let Some(commit) = stages.time("stage-seal", || store.seal())? {
-        stages.time("stage-windows", || detection.on_commit(&commit))?;
+        stages.time("stage-windows", || {
+            let mut left = detection.on_commit(&commit)?;
+            while left {
+                left = detection.go_on()?;
+            }
+            anyhow::Ok(())
+        })?;
     }
     Ok(())
 }

@@ -7,6 +7,7 @@
 //! restarts. What is deliberately absent: state of its own. All that is remembered between calls ([`memory`]) can be
 //! recomputed from the store and the frontier.
 
+mod codec;
 mod cost;
 mod derive;
 mod engine;

@@ -191,11 +191,13 @@ impl Bench {
         window: Window,
         evidence: EvidenceSource,
     ) -> Result<Windowed, QueryError> {
-        let shape = match windows::shape(&self.base, &self.schemas, text, tables, &header.entity).await {
-            _ if !states.is_empty() => Err("it joins a state table".to_owned()),
-            Ok(shape) => Ok(Arc::new(shape)),
-            Err(NoShape::Reason(reason)) => Err(reason),
-            Err(NoShape::Error(error)) => return Err(error),
+        let shape = match states.is_empty() {
+            true => match windows::shape(&self.base, &self.schemas, text, tables, &header.entity).await {
+                Ok(shape) => Ok(Arc::new(shape)),
+                Err(NoShape::Reason(reason)) => Err(reason),
+                Err(NoShape::Error(error)) => return Err(error),
+            },
+            false => Err("it joins a state table".to_owned()),
         };
         let absent = windows::absent(&flat, &windows::fixed(&self.base, &states)).map_err(QueryError::run)?;
         let sieves = Sieves::compile(&self.base, &self.schemas, flat, tables, &states, &absent).await?;

@@ -63,7 +63,7 @@ pub struct Look<'a> {
 }
 
 /// What a rule's state tables are at a boundary: their versions from rows before it that were stamped before it. A row that came
-/// late for it does not change what was known then, for those that look back neither.
+/// late for it does not change what was known then, not even for what late rows of the window add there.
 pub async fn joined(
     rule: &Rule,
     window: Window,

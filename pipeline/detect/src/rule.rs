@@ -74,6 +74,8 @@ pub struct Rule {
 pub struct Explanation {
     /// As panes; else over its sieved window, for this reason.
     pub panes: Result<(), String>,
+    /// What it keeps of a group grows with the values that its SELECT lists.
+    pub lists: bool,
     /// Fires when its last event comes; else when a boundary is final, for this reason.
     pub early: Result<(), String>,
     /// It speaks about what is absent from these, and not while they are silent altogether.
@@ -114,7 +116,8 @@ impl Rule {
         let Body::Windowed(windowed) = &self.body else { return None };
         let sieves = windowed.sieves.legs().iter().map(|s| (s.relation.clone(), s.filter.clone())).collect();
         let panes = windowed.shape.as_ref().map(|_| ()).map_err(Clone::clone);
-        Some(Explanation { panes, early: windowed.early.clone(), absent: windowed.absent.clone(), sieves })
+        let lists = windowed.shape.as_ref().is_ok_and(|shape| !shape.bags.is_empty());
+        Some(Explanation { panes, lists, early: windowed.early.clone(), absent: windowed.absent.clone(), sieves })
     }
 }
 

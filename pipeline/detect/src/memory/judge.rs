@@ -19,13 +19,13 @@ use datafusion::physical_expr::PhysicalExpr;
 use event::{Micros, TableSchema, column};
 use query::{Problem, QueryError};
 
-use super::codec::Codec;
 use super::mark::Mark;
 use super::seen::{Answer, Key, Seen};
 use super::shape::{FIRST_SEEN, Shape, take_apart};
 use super::sieve::{Failed, Sieve, Sieved, both};
 use super::state::StateTable;
 use super::versions::Versions;
+use crate::codec::Codec;
 use crate::plan::has_subquery;
 use crate::program::NotCompiled;
 
@@ -110,7 +110,7 @@ impl Remembering {
         let count = sieved.marks.len();
         let Some(first_seen) = &self.first_seen else { return Ok(vec![None; count]) };
         let columns = &sieved.rows.columns()[self.events_schema.fields().len()..];
-        let encoded = first_seen.keys.encode(columns, count)?;
+        let encoded = first_seen.keys.encode(columns)?;
         Ok((0..count).map(|row| encoded.whole(row).map(hash)).collect())
     }
 
@@ -199,7 +199,7 @@ impl StateJoin {
     ) -> Result<Joined> {
         let count = rows.num_rows();
         let keys = self.keys.iter().map(|e| e.evaluate(&rows)?.into_array(count)).collect::<Result<Vec<_>>>()?;
-        let keys = self.state.keys.encode(&keys, count)?;
+        let keys = self.state.keys.encode(&keys)?;
         let mut shown: Vec<_> =
             (0..count).map(|row| keys.whole(row).and_then(|key| states.at(key, marks[from[row] as usize]))).collect();
         if let Some(also) = &self.also {

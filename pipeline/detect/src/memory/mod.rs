@@ -32,7 +32,6 @@
 //! it would need it is judged from the store ([`seen`], [`versions`]).
 
 mod begin;
-mod codec;
 mod finding;
 mod judge;
 mod mark;

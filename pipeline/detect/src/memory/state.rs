@@ -28,11 +28,11 @@ use query::{QueryError, nearest};
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
-use super::codec::Codec;
 use super::mark::{HASH, TIME, UID};
 use super::shape::{Named, Refused, remembers, select_of};
 use super::sieve::{Sieve, Sieved};
 use super::versions::{FORGET_US, Shown, Versions};
+use crate::codec::Codec;
 use crate::error::RuleProblem;
 use crate::header::{first_line, yaml_of};
 use crate::ident::Identity;
@@ -177,10 +177,9 @@ impl StateTable {
 
     /// Remembers rows of the SELECT. Returns how many had a NULL in their key.
     pub(crate) fn remember(&self, sieved: &Sieved, versions: &mut Versions) -> Result<u64> {
-        let count = sieved.marks.len();
         let columns = |at: &[usize]| at.iter().map(|at| sieved.rows.column(*at).clone()).collect::<Vec<ArrayRef>>();
-        let keys = self.keys.encode(&columns(&self.key_at), count)?;
-        let values = self.values.encode(&columns(&self.values_at), count)?;
+        let keys = self.keys.encode(&columns(&self.key_at))?;
+        let values = self.values.encode(&columns(&self.values_at))?;
         let deleted = self.deleted_at.map(|at| sieved.rows.column(at).as_boolean());
         let mut nulls = 0;
         for (row, mark) in sieved.marks.iter().enumerate() {

@@ -211,7 +211,7 @@ impl Watch {
         if !waiting.is_empty() {
             let at = UInt32Array::from_iter_values(waiting.iter().map(|(row, _)| *row));
             let events = take_record_batch(&self.body.events_of(sieved)?, &at)?;
-            let encoded = self.body.events.encode(events.columns(), events.num_rows())?;
+            let encoded = self.body.events.encode(events.columns())?;
             for (at, (row, told)) in waiting.into_iter().enumerate() {
                 let row = row as usize;
                 self.wait(&sieved.table, &sieved.marks[row], encoded.row(at), keys[row], told);

@@ -335,25 +335,6 @@ async fn faults_are_caught() {
     }
 }
 
-/// Which seeds catch a fault, among those whose rule has `STAKEOUT_ORACLE_ONLY` in it: to choose where [`FAULTS`] begin.
-#[tokio::test]
-#[ignore = "a search, not a test"]
-async fn seeds_that_catch() {
-    let only = std::env::var("STAKEOUT_ORACLE_ONLY").unwrap_or_default();
-    for (fault, _) in FAULTS.iter().filter(|(fault, _)| format!("{fault:?}") == only) {
-        let is_of_it = |seed: &u64| rule(&mut Random::new(*seed)).2.contains("valid_from");
-        for seed in (1..20_000).filter(is_of_it) {
-            inject(Some(*fault));
-            let outcome = AssertUnwindSafe(case(seed, &mut Counts::default())).catch_unwind().await;
-            inject(None);
-            if !matches!(outcome, Ok(Ok(()))) {
-                println!("{fault:?}: seed {seed}");
-                return;
-            }
-        }
-    }
-}
-
 /// With the seed to begin at: those that few seeds catch begin near one that does.
 const FAULTS: [(Fault, u64); 20] = [
     (Fault::SilenceNotSeen, 125),

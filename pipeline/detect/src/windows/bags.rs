@@ -10,8 +10,9 @@ use crate::fault::{self, Fault};
 /// What is over is looked for when so many more have come.
 const PRUNE_MIN: usize = 16;
 
-#[derive(Default)]
 pub struct Bag {
+    /// A set: what rows of one value are seen by is joined.
+    once: bool,
     members: BTreeMap<Value, Vec<Seen>>,
     /// Of all members.
     spans: usize,
@@ -19,13 +20,17 @@ pub struct Bag {
 }
 
 impl Bag {
-    /// A value of a row. `now` is the final boundary. `once`: as a set, which joins what rows of one value are seen by.
-    pub fn add(&mut self, value: Value, seen: Seen, now: i32, once: bool) {
+    pub fn new(once: bool) -> Bag {
+        Bag { once, members: BTreeMap::new(), spans: 0, prune_at: 0 }
+    }
+
+    /// A value of a row. `now` is the final boundary.
+    pub fn add(&mut self, value: Value, seen: Seen, now: i32) {
         if self.spans >= self.prune_at {
             self.prune(now);
         }
         let spans = self.members.entry(value).or_default();
-        match spans.last_mut().filter(|_| once) {
+        match spans.last_mut().filter(|_| self.once) {
             Some(last) if last.enter <= seen.enter && seen.enter <= last.leave.saturating_add(1) => {
                 last.leave = last.leave.max(seen.leave);
             }
@@ -36,7 +41,8 @@ impl Bag {
         }
     }
 
-    fn prune(&mut self, now: i32) {
+    /// Forgets what no boundary behind `now` sees.
+    pub fn prune(&mut self, now: i32) {
         self.members.retain(|_, spans| {
             spans.retain(|seen| seen.leave > now);
             !spans.is_empty()
@@ -46,9 +52,9 @@ impl Bag {
     }
 
     /// At the final boundary or one ahead of it, in their order. Nothing is `None`, as it is to `array_agg`.
-    pub fn at(&self, slot: i32, once: bool) -> Option<Vec<Value>> {
+    pub fn at(&self, slot: i32) -> Option<Vec<Value>> {
         let sees = |seen: &&Seen| (seen.enter <= slot && slot <= seen.leave) || fault::is(Fault::MemberStays);
-        let count = |spans: &[Seen]| match once {
+        let count = |spans: &[Seen]| match self.once {
             true => usize::from(spans.iter().any(|seen| sees(&seen))),
             false => spans.iter().filter(sees).count(),
         };
@@ -58,6 +64,11 @@ impl Bag {
 
     pub fn spans(&self) -> usize {
         self.spans
+    }
+
+    /// Returns how many spans there were.
+    pub fn clear(&mut self) -> usize {
+        std::mem::replace(self, Bag::new(self.once)).spans
     }
 }
 
@@ -73,10 +84,10 @@ mod tests {
             for b in spans {
                 for c in spans {
                     for now in 0..6 {
-                        let (mut set, mut all, rows) = (Bag::default(), Bag::default(), [a, b, c]);
+                        let (mut set, mut all, rows) = (Bag::new(true), Bag::new(false), [a, b, c]);
                         for (enter, leave, value) in rows {
-                            for (bag, once) in [(&mut set, true), (&mut all, false)] {
-                                bag.add(value.as_bytes().into(), Seen { enter, leave }, now, once);
+                            for bag in [&mut set, &mut all] {
+                                bag.add(value.as_bytes().into(), Seen { enter, leave }, now);
                                 bag.prune(now);
                             }
                         }
@@ -84,9 +95,9 @@ mod tests {
                             let seen = rows.iter().filter(|(e, l, _)| *e <= slot && slot <= *l);
                             let mut seen: Vec<Value> = seen.map(|(.., value)| value.as_bytes().into()).collect();
                             seen.sort();
-                            assert_eq!(all.at(slot, false).unwrap_or_default(), seen, "{rows:?} now {now} at {slot}");
+                            assert_eq!(all.at(slot).unwrap_or_default(), seen, "{rows:?} now {now} at {slot}");
                             seen.dedup();
-                            assert_eq!(set.at(slot, true).unwrap_or_default(), seen, "{rows:?} now {now} at {slot}");
+                            assert_eq!(set.at(slot).unwrap_or_default(), seen, "{rows:?} now {now} at {slot}");
                         }
                     }
                 }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
-use arrow::row::Rows;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::physical_expr::PhysicalExpr;
 
 use super::groups::{Group, Panes, Seen};
 use super::keys::{KeyCodec, Keys};
 use super::shape::{Into, Shape, ShapePart};
+use crate::codec::Encoded;
 
 pub fn evaluate_all(exprs: &[Arc<dyn PhysicalExpr>], rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
     exprs.iter().map(|e| e.evaluate(rows)?.into_array(rows.num_rows())).collect()
@@ -30,8 +30,7 @@ enum Argument {
     Any(ArrayRef),
     Value(Keys),
     Number(Int64Array),
-    /// With the argument itself.
-    Sorted(Rows, ArrayRef),
+    Sorted(Encoded),
 }
 
 impl Feeds {
@@ -68,10 +67,8 @@ impl Feeds {
                         Into::First { .. } => &shape.firsts[of],
                         _ => &shape.bags[of].codec,
                     };
-                    let mut columns = feed.order.iter().map(evaluate).collect::<Result<Vec<_>>>()?;
-                    columns.push(evaluate(e)?);
-                    let argument = columns[columns.len() - 1].clone();
-                    Some(Argument::Sorted(codec.read(&columns)?, argument))
+                    let columns = feed.order.iter().chain([e]).map(evaluate).collect::<Result<Vec<_>>>()?;
+                    Some(Argument::Sorted(codec.encode(&columns)?))
                 }
             };
             columns.push(FeedColumn { into: feed.into, filter, argument });
@@ -80,15 +77,8 @@ impl Feeds {
     }
 
     /// False if not all of it could be kept.
-    pub fn add(
-        &self,
-        shape: &Shape,
-        panes: &mut dyn Panes,
-        to: (Group, Seen),
-        row: usize,
-        scratch: &mut Vec<u8>,
-    ) -> bool {
-        let ((group, seen), mut whole) = (to, true);
+    pub fn add(&self, panes: &mut dyn Panes, group: Group, seen: Seen, row: usize, scratch: &mut Vec<u8>) -> bool {
+        let mut whole = true;
         for column in &self.0 {
             if column.filter.as_ref().is_some_and(|f| f.is_null(row) || !f.value(row)) {
                 continue;
@@ -111,13 +101,13 @@ impl Feeds {
                     let value = values.value(row);
                     panes.add_least(group, seen, least, if complement { !value } else { value });
                 }
-                (Into::First { first, nulls }, Some(Argument::Sorted(rows, argument)))
-                    if nulls || argument.is_valid(row) =>
+                (Into::First { first, nulls }, Some(Argument::Sorted(values)))
+                    if nulls || values.whole(row).is_some() =>
                 {
-                    panes.add_first(group, seen, first, rows.row(row).data());
+                    panes.add_first(group, seen, first, values.row(row));
                 }
-                (Into::Bag { bag }, Some(Argument::Sorted(rows, _))) => {
-                    whole &= panes.add_member(group, seen, bag, rows.row(row).data(), shape.bags[bag].once);
+                (Into::Bag { bag }, Some(Argument::Sorted(values))) => {
+                    whole &= panes.add_member(group, seen, bag, values.row(row));
                 }
                 _ => {}
             }

@@ -11,11 +11,9 @@ use ahash::RandomState;
 use hashbrown::HashTable;
 use hashbrown::hash_map::{Entry, HashMap};
 
-use super::bags::Bag;
 use super::condition::Condition;
 use super::deltas::{Deltas, add};
-use super::extremes::Least;
-use super::values::{Value, Values};
+use super::extras::{Extras, Kept, Kinds};
 use crate::fault::{self, Fault};
 
 /// Slots are kept relative to the first one met: 2^31 slides of a second are 68 years.
@@ -27,8 +25,8 @@ const SWEEP_MIN: usize = 4_096;
 /// New groups, or members of bags, after which the budget is looked at.
 const BUDGET_CHECK: usize = 1_024;
 
-/// A value of a bag and its boundaries, in a tree.
-const MEMBER_BYTES: usize = 96;
+/// Members of so many bytes count as many.
+const MEMBER_LARGE: usize = 16 << 10;
 
 pub type Group = u32;
 
@@ -57,23 +55,6 @@ pub struct Visited<'a> {
     pub over: bool,
 }
 
-/// What a group has besides its sums.
-#[derive(Clone, Copy)]
-pub struct Kept<'a> {
-    pub leasts: &'a [Least<i64>],
-    pub firsts: &'a [Least<Value>],
-    pub bags: &'a [Bag],
-}
-
-/// How many of each a group has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sizes {
-    pub lanes: usize,
-    pub leasts: usize,
-    pub firsts: usize,
-    pub bags: usize,
-}
-
 /// What [`Groups`] of any number of lanes can do.
 pub trait Panes: Send + Sync {
     /// The group of a key, made if there is none; `None` when a new one would exceed the budget.
@@ -83,8 +64,8 @@ pub trait Panes: Send + Sync {
     fn add_distinct(&mut self, group: Group, seen: Seen, lane: usize, value: &[u8]);
     fn add_least(&mut self, group: Group, seen: Seen, least: usize, value: i64);
     fn add_first(&mut self, group: Group, seen: Seen, first: usize, value: &[u8]);
-    /// A value of a bag, `once` if that is a set; false when a new one would exceed the budget.
-    fn add_member(&mut self, group: Group, seen: Seen, bag: usize, value: &[u8], once: bool) -> bool;
+    /// A value of a bag; false while more would exceed the budget.
+    fn add_member(&mut self, group: Group, seen: Seen, bag: usize, value: &[u8]) -> bool;
     /// The next boundary at which anything changes.
     fn next_change(&self) -> Option<i32>;
     /// Makes a boundary final and shows the groups that changed there, each once.
@@ -106,12 +87,12 @@ pub trait Panes: Send + Sync {
 /// Lanes beyond which a rule is evaluated another way.
 pub const LANES_MAX: usize = 8;
 
-pub fn panes(sizes: Sizes, now: i32, bytes_max: usize) -> Box<dyn Panes> {
-    match sizes.lanes {
-        0..=1 => Box::new(Groups::<1>::new(sizes, now, bytes_max)),
-        2 => Box::new(Groups::<2>::new(sizes, now, bytes_max)),
-        3..=4 => Box::new(Groups::<4>::new(sizes, now, bytes_max)),
-        _ => Box::new(Groups::<LANES_MAX>::new(sizes, now, bytes_max)),
+pub fn panes(lanes: usize, kinds: Kinds, now: i32, bytes_max: usize) -> Box<dyn Panes> {
+    match lanes {
+        0..=1 => Box::new(Groups::<1>::new(kinds, now, bytes_max)),
+        2 => Box::new(Groups::<2>::new(kinds, now, bytes_max)),
+        3..=4 => Box::new(Groups::<4>::new(kinds, now, bytes_max)),
+        _ => Box::new(Groups::<LANES_MAX>::new(kinds, now, bytes_max)),
     }
 }
 
@@ -125,15 +106,7 @@ struct Groups<const L: usize> {
     value_hashers: (RandomState, RandomState),
     slots: Vec<Slot<L>>,
     free: Vec<Group>,
-    sizes: Sizes,
-    /// Of all groups, one behind the other; so are the next two.
-    leasts: Vec<Least<i64>>,
-    firsts: Vec<Least<Value>>,
-    bags: Vec<Bag>,
-    /// What is in `firsts` and `bags`.
-    kept: Values,
-    /// In all bags.
-    spans: usize,
+    extras: Extras,
     agenda: Agenda,
     values: HashMap<u128, Run, RandomState>,
     /// Earlier runs of a value that has several.
@@ -146,19 +119,14 @@ struct Groups<const L: usize> {
 }
 
 impl<const L: usize> Groups<L> {
-    fn new(sizes: Sizes, now: i32, bytes_max: usize) -> Self {
+    fn new(kinds: Kinds, now: i32, bytes_max: usize) -> Self {
         Groups {
             index: HashTable::new(),
             hasher: RandomState::new(),
             value_hashers: (RandomState::new(), RandomState::new()),
             slots: Vec::new(),
             free: Vec::new(),
-            sizes,
-            leasts: Vec::new(),
-            firsts: Vec::new(),
-            bags: Vec::new(),
-            kept: Values::default(),
-            spans: 0,
+            extras: Extras::new(kinds),
             agenda: Agenda::default(),
             values: HashMap::with_hasher(RandomState::new()),
             earlier: HashMap::with_hasher(RandomState::new()),
@@ -346,10 +314,7 @@ impl<const L: usize> Panes for Groups<L> {
             }
             None => {
                 self.slots.push(slot);
-                let groups = self.slots.len();
-                self.leasts.resize_with(groups * self.sizes.leasts, Least::default);
-                self.firsts.resize_with(groups * self.sizes.firsts, Least::default);
-                self.bags.resize_with(groups * self.sizes.bags, Bag::default);
+                self.extras.grow();
                 if self.slots.len().is_multiple_of(BUDGET_CHECK) {
                     self.full = self.bytes() > self.bytes_max;
                 }
@@ -385,25 +350,19 @@ impl<const L: usize> Panes for Groups<L> {
     }
 
     fn add_least(&mut self, group: Group, seen: Seen, least: usize, value: i64) {
-        let now = self.now;
-        self.leasts[group as usize * self.sizes.leasts + least].add(seen.enter, seen.leave, value, now);
+        self.extras.add_least(group, least, seen, value, self.now);
     }
 
     fn add_first(&mut self, group: Group, seen: Seen, first: usize, value: &[u8]) {
-        let value = self.kept.intern(value);
-        self.firsts[group as usize * self.sizes.firsts + first].add(seen.enter, seen.leave, value, self.now);
+        self.extras.add_first(group, first, seen, value, self.now);
     }
 
-    fn add_member(&mut self, group: Group, seen: Seen, bag: usize, value: &[u8], once: bool) -> bool {
+    fn add_member(&mut self, group: Group, seen: Seen, bag: usize, value: &[u8]) -> bool {
         if self.full {
             return false;
         }
-        let value = self.kept.intern(value);
-        let bag = &mut self.bags[group as usize * self.sizes.bags + bag];
-        let before = bag.spans();
-        bag.add(value, seen, self.now, once);
-        self.spans = self.spans + bag.spans() - before;
-        if bag.spans() > before && self.spans.is_multiple_of(BUDGET_CHECK) {
+        self.extras.add_member(group, bag, seen, value, self.now);
+        if self.extras.spans().is_multiple_of(BUDGET_CHECK) || value.len() >= MEMBER_LARGE {
             self.full = self.bytes() > self.bytes_max;
         }
         true
@@ -415,27 +374,25 @@ impl<const L: usize> Panes for Groups<L> {
 
     fn advance(&mut self, slot: i32, visit: &mut dyn FnMut(Visited<'_>)) {
         self.now = self.now.max(slot);
-        let (slots, sizes, bags) = (&mut self.slots, self.sizes, &self.bags);
-        let (all_leasts, all_firsts) = (&mut self.leasts, &mut self.firsts);
+        let (slots, extras) = (&mut self.slots, &mut self.extras);
         self.agenda.take_until(slot, |group| {
-            let g = group as usize;
-            let held = &mut slots[g];
+            let held = &mut slots[group as usize];
             // A group's number may have been used again since.
             if std::mem::replace(&mut held.visited, slot) == slot {
                 return;
             }
             held.deltas.fold_until(slot, &mut held.sums);
-            let leasts = &mut all_leasts[g * sizes.leasts..(g + 1) * sizes.leasts];
-            leasts.iter_mut().for_each(|least| least.advance(slot));
-            let firsts = &mut all_firsts[g * sizes.firsts..(g + 1) * sizes.firsts];
-            firsts.iter_mut().for_each(|first| first.advance(slot));
-            let kept = Kept { leasts, firsts, bags: &bags[g * sizes.bags..(g + 1) * sizes.bags] };
+            let kept = extras.advance(group, slot);
             let ahead = !held.deltas.is_empty() && !fault::is(Fault::ForgottenEarly);
             let over = held.sums[0] <= 0 && !ahead;
             visit(Visited { group, sums: &held.sums, kept, over });
         });
         self.sweep();
-        self.full = self.full && self.bytes() > self.bytes_max;
+        if self.full {
+            // Nothing is added to bags meanwhile, so that they would not look for what is over by themselves.
+            self.extras.prune(self.now);
+            self.full = self.bytes() > self.bytes_max;
+        }
     }
 
     fn release(&mut self, group: Group) -> bool {
@@ -450,31 +407,18 @@ impl<const L: usize> Panes for Groups<L> {
             entry.remove();
         }
         self.key_bytes -= key.len();
-        let g = group as usize;
-        let sizes = self.sizes;
-        self.leasts[g * sizes.leasts..(g + 1) * sizes.leasts].fill_with(Least::default);
-        self.firsts[g * sizes.firsts..(g + 1) * sizes.firsts].fill_with(Least::default);
-        for bag in &mut self.bags[g * sizes.bags..(g + 1) * sizes.bags] {
-            self.spans -= std::mem::take(bag).spans();
-        }
+        self.extras.forget(group);
         self.free.push(group);
         true
     }
 
     fn at(&self, group: Group, slot: i32, show: &mut dyn FnMut(&[i64], Kept<'_>)) {
-        let g = group as usize;
-        let held = &self.slots[g];
+        let held = &self.slots[group as usize];
         let mut sums = held.sums;
         if slot > self.now {
             held.deltas.changes().iter().take_while(|(at, _)| *at <= slot).for_each(|(_, by)| add(&mut sums, by));
         }
-        let sizes = self.sizes;
-        let kept = Kept {
-            leasts: &self.leasts[g * sizes.leasts..(g + 1) * sizes.leasts],
-            firsts: &self.firsts[g * sizes.firsts..(g + 1) * sizes.firsts],
-            bags: &self.bags[g * sizes.bags..(g + 1) * sizes.bags],
-        };
-        show(&sums, kept);
+        show(&sums, self.extras.of(group));
     }
 
     fn passing(&self, group: Group, from: i32, to: i32, condition: &Condition, all: bool, into: &mut Vec<i32>) {
@@ -516,11 +460,7 @@ impl<const L: usize> Panes for Groups<L> {
         self.slots.capacity() * size_of::<Slot<L>>()
             + self.key_bytes
             + self.index.capacity() * 5
-            + self.leasts.capacity() * size_of::<Least<i64>>()
-            + self.firsts.capacity() * size_of::<Least<Value>>()
-            + self.bags.capacity() * size_of::<Bag>()
-            + self.spans * MEMBER_BYTES
-            + self.kept.bytes()
+            + self.extras.bytes()
             + agenda
             + agenda / 4 * size_of::<(i32, [i64; L])>()
             + self.values.capacity() * (size_of::<(u128, Run)>() + 1)
@@ -529,5 +469,34 @@ impl<const L: usize> Panes for Groups<L> {
 
     fn now(&self) -> i32 {
         self.now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A group that lives on must not be shut out of its own lists for good.
+    #[test]
+    fn lists_that_are_full_take_values_again_when_others_are_over() {
+        const MAX: usize = 1 << 20;
+        let mut panes = panes(1, Kinds { bags: vec![true], ..Kinds::default() }, 0, MAX);
+        let group = panes.group(b"hot").expect("there is room");
+        let add = |panes: &mut dyn Panes, slot: i32, n: u32| {
+            let seen = Seen { enter: slot, leave: slot + 9 };
+            panes.add(group, seen, 0, 1);
+            panes.add_member(group, seen, 0, &n.to_be_bytes())
+        };
+        let refused = (0..50_000).filter(|n| !add(panes.as_mut(), 1, *n)).count();
+        assert!(refused > 0 && panes.bytes() < 2 * MAX, "{refused} refused, {} bytes", panes.bytes());
+        for slot in 2..=20 {
+            add(panes.as_mut(), slot, 100_000);
+            panes.advance(slot, &mut |_| {});
+        }
+        assert!(panes.bytes() < MAX, "{} bytes", panes.bytes());
+        assert!(add(panes.as_mut(), 21, 100_001), "the first values have left");
+        let mut members = 0;
+        panes.at(group, 21, &mut |_, kept| members = kept.bags[0].at(21).map_or(0, |all| all.len()));
+        assert_eq!(members, 2);
     }
 }

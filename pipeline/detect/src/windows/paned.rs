@@ -20,9 +20,6 @@ use crate::oracle::{self, Entity, Held};
 use crate::program::{Selected, run_steps};
 use crate::rule::Rule;
 
-/// Looks of one evaluation.
-const LOOKS_MAX: usize = 8_192;
-
 pub struct Paned {
     rule: Arc<Rule>,
     shape: Arc<Shape>,
@@ -90,7 +87,7 @@ struct Answers {
 
 impl Paned {
     pub fn new(rule: Arc<Rule>, shape: Arc<Shape>, bytes_max: usize) -> Paned {
-        let panes = panes(shape.sizes(), i32::MIN / 2, bytes_max);
+        let panes = panes(shape.lanes, shape.kinds(), i32::MIN / 2, bytes_max);
         Paned {
             rule,
             shape,
@@ -113,7 +110,7 @@ impl Paned {
     /// The final boundary is `slot`, before any row came.
     pub fn begin(&mut self, slot: i64) {
         self.zero = Some(slot);
-        self.panes = panes(self.shape.sizes(), 0, self.bytes_max);
+        self.panes = panes(self.shape.lanes, self.shape.kinds(), 0, self.bytes_max);
     }
 
     fn relative(&self, slot: i64) -> Option<i32> {
@@ -159,8 +156,7 @@ impl Paned {
                 continue;
             };
             fed.kept += 1;
-            let to = (group, Seen { enter, leave });
-            if !feeds.add(&shape, self.panes.as_mut(), to, row, &mut self.scratch) {
+            if !feeds.add(self.panes.as_mut(), group, Seen { enter, leave }, row, &mut self.scratch) {
                 fed.refused += 1;
             }
             if watch {
@@ -203,7 +199,7 @@ impl Paned {
         {
             steps += 1;
             self.advance(slot, &mut pass);
-            if pass.looks.len() >= LOOKS_MAX {
+            if pass.looks.are_many() {
                 failed = failed.or(self.settle(&mut pass, watch, told));
             }
         }
@@ -317,6 +313,7 @@ impl Paned {
     /// Where groups that were just fed would hold, ahead of the final boundary: the earliest boundary of each.
     pub fn ahead(&mut self, ahead: &mut Vec<Ahead>) -> Result<()> {
         let (mut slots, mut looks) = (Vec::new(), Looks::of(&self.shape));
+        let (mut found, mut failed) = (BTreeMap::new(), None);
         let now = self.panes.now();
         for group in std::mem::take(&mut self.watched) {
             let mark = &mut self.marks[group as usize];
@@ -328,10 +325,22 @@ impl Paned {
                 self.panes.at(group, *slot, &mut |sums, kept| {
                     looks.add(group, *slot, sums, kept);
                 });
+                if looks.are_many() {
+                    failed = failed.or(self.find(&mut looks, &mut found));
+                }
             }
         }
-        let Answers { held, failed, .. } = self.look(&looks);
-        let mut found: BTreeMap<Group, (i32, Held)> = BTreeMap::new();
+        failed = failed.or(self.find(&mut looks, &mut found));
+        for (group, (slot, held)) in found {
+            self.mark(group).early = true;
+            ahead.push(Ahead { slot: self.absolute(slot), held });
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Of each group the earliest boundary at which it holds.
+    fn find(&self, looks: &mut Looks, found: &mut BTreeMap<Group, (i32, Held)>) -> Option<DataFusionError> {
+        let Answers { held, failed, .. } = self.look(looks);
         for ((group, slot), held) in looks.places().iter().zip(held) {
             if let Some(held) = held
                 && found.get(group).is_none_or(|(have, _)| slot < have)
@@ -339,11 +348,8 @@ impl Paned {
                 found.insert(*group, (*slot, held));
             }
         }
-        for (group, (slot, held)) in found {
-            self.mark(group).early = true;
-            ahead.push(Ahead { slot: self.absolute(slot), held });
-        }
-        failed.map_or(Ok(()), Err)
+        looks.clear();
+        failed
     }
 
     /// All groups, for an early look at a state that was just rebuilt.

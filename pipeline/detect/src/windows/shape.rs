@@ -16,10 +16,11 @@ use event::TableSchema;
 use query::QueryError;
 
 use super::condition::{Condition, Understood, understand};
-use super::groups::{LANES_MAX, Sizes};
+use super::extras::Kinds;
+use super::groups::LANES_MAX;
 use super::input::Part;
 use super::keys::KeyCodec;
-use super::values::Codec;
+use crate::codec::Codec;
 use crate::derive::EVIDENCE_COLUMN;
 use crate::plan::{empty_tables, expression, not_row_local};
 use crate::program::Step;
@@ -54,8 +55,9 @@ pub struct BagShape {
 }
 
 impl Shape {
-    pub fn sizes(&self) -> Sizes {
-        Sizes { lanes: self.lanes, leasts: self.leasts, firsts: self.firsts.len(), bags: self.bags.len() }
+    pub fn kinds(&self) -> Kinds {
+        let bags = self.bags.iter().map(|bag| bag.once).collect();
+        Kinds { leasts: self.leasts, firsts: self.firsts.len(), bags }
     }
 }
 
@@ -344,7 +346,7 @@ impl Aggregates {
                 (Into::Least { least, complement }, Output::Least { least, complement })
             }
             ("min" | "max", _) if is_bytes(&kind) => {
-                let Some(codec) = Codec::new(&[], (kind, ascending(name == "min"))) else { return cannot() };
+                let Some(codec) = Codec::sorted(vec![(kind, ascending(name == "min"))]) else { return cannot() };
                 let first = self.firsts.len();
                 self.firsts.push(codec);
                 (Into::First { first, nulls: false }, Output::First(first))
@@ -356,7 +358,8 @@ impl Aggregates {
                     kinds.push((sort.expr.get_type(schema.as_ref())?, SortOptions { descending, nulls_first }));
                     order.push(physical(&sort.expr)?);
                 }
-                let Some(codec) = Codec::new(&kinds, (kind, ascending(true))) else { return cannot() };
+                kinds.push((kind, ascending(true)));
+                let Some(codec) = Codec::sorted(kinds) else { return cannot() };
                 match name {
                     "array_agg" => {
                         self.bags.push(BagShape { codec, once: params.distinct });

@@ -11,7 +11,7 @@ use datafusion::common::Column;
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::{Expr, LogicalPlan};
-use event::{Origin, TableSchema, column};
+use event::{Micros, Origin, TableSchema, column};
 use query::{Prepared, QueryError, SwapTable};
 
 use super::compact::compact;
@@ -48,7 +48,6 @@ pub struct Sieves {
     /// By leg, what joins demand of its rows.
     places: Vec<Vec<Place>>,
     links: usize,
-    states: Vec<Arc<StateTable>>,
 }
 
 #[derive(Debug)]
@@ -95,8 +94,7 @@ impl Sieves {
             }
             sieves.push(sieve);
         }
-        let (states, links) = (states.to_vec(), links.len());
-        Ok(Sieves { plan, sieves, legs: count, empty, distributes, places, links, states })
+        Ok(Sieves { plan, sieves, legs: count, empty, distributes, places, links: links.len() })
     }
 
     pub fn legs(&self) -> &[Sieve] {
@@ -214,14 +212,15 @@ pub struct Sifted {
 impl Sifted {
     pub async fn new(
         base: &SessionContext,
-        rule: Arc<Rule>,
-        sieves: Arc<Sieves>,
+        rule: &Arc<Rule>,
         slots: Slots,
         origin: Origin,
     ) -> Result<Sifted, QueryError> {
-        let (plan, joined) = joined(&sieves.plan, &sieves.states).map_err(QueryError::run)?;
+        let windowed = rule.windowed();
+        let (sieves, states) = (windowed.sieves.clone(), &windowed.states);
+        let (plan, joined) = joined(&sieves.plan, states).map_err(QueryError::run)?;
         let mut tables = Vec::new();
-        let split = split(&plan, &fixed(base, &sieves.states), &mut |_, leg| {
+        let split = split(&plan, &fixed(base, states), &mut |_, leg| {
             let table = SwapTable::new(leg.schema.clone());
             tables.push(table.clone());
             table.provider()
@@ -231,7 +230,7 @@ impl Sifted {
         let speaking = (0..sieves.absent()).map(|_| Speaking::default()).collect();
         let partners = (0..sieves.links).map(|_| Partners::default()).collect();
         Ok(Sifted {
-            rule,
+            rule: rule.clone(),
             sieves,
             plan,
             tables,
@@ -382,14 +381,7 @@ impl Sifted {
 
     /// What the SELECT returns at a boundary.
     pub async fn answer(&mut self, states: &States<'_>, slot: i64, nulls: &mut u64) -> Result<Vec<Held>, QueryError> {
-        let boundary = self.slots.boundary(slot);
-        let since = boundary.saturating_sub(self.rule.windowed().window.window_us);
-        for joined in &self.joined {
-            joined.fill(states, self.origin, (since, boundary)).await?;
-        }
-        let answer = self.answer_over(slot, slot, None, nulls).await;
-        self.joined.iter().for_each(Joined::clear);
-        answer
+        self.evaluate(Some(states), (slot, slot), None, nulls).await
     }
 
     /// The same over the rows that any boundary of a range sees; of a rule that joins no state table.
@@ -398,6 +390,16 @@ impl Sifted {
         &mut self,
         slot: i64,
         last: i64,
+        fresh: Option<usize>,
+        nulls: &mut u64,
+    ) -> Result<Vec<Held>, QueryError> {
+        self.evaluate(None, (slot, last), fresh, nulls).await
+    }
+
+    async fn evaluate(
+        &mut self,
+        states: Option<&States<'_>>,
+        (slot, last): (i64, i64),
         fresh: Option<usize>,
         nulls: &mut u64,
     ) -> Result<Vec<Held>, QueryError> {
@@ -417,11 +419,28 @@ impl Sifted {
             self.tables.iter().for_each(|table| table.set(Vec::new()));
             return Ok(Vec::new());
         }
-        let batches = self.plan.collect(oracle::LIMITS).await;
+        let boundary = self.slots.boundary(slot);
+        let batches = match self.join(states, boundary).await {
+            Ok(()) => self.plan.collect(oracle::LIMITS).await,
+            Err(error) => Err(error),
+        };
         self.tables.iter().for_each(|table| table.set(Vec::new()));
-        let answer = oracle::merge(&self.rule, &batches?, self.slots.boundary(slot)).map_err(QueryError::run)?;
+        self.joined.iter().for_each(Joined::clear);
+        let answer = oracle::merge(&self.rule, &batches?, boundary).map_err(QueryError::run)?;
         *nulls += answer.null_entities;
         Ok(answer.held)
+    }
+
+    /// State tables as a boundary sees them.
+    async fn join(&self, states: Option<&States<'_>>, boundary: Micros) -> Result<(), QueryError> {
+        let since = boundary.saturating_sub(self.rule.windowed().window.window_us);
+        for joined in &self.joined {
+            match states {
+                Some(states) => joined.fill(states, self.origin, (since, boundary)).await?,
+                None => return Err(QueryError::Run("a state table is known at final boundaries only".to_owned())),
+            }
+        }
+        Ok(())
     }
 
     /// A leg's rows that any boundary in a range sees.

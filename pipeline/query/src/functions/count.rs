@@ -138,6 +138,13 @@ impl Texts {
         std::str::from_utf8(&self.bytes[text.at.clone()]).expect("whole texts were added")
     }
 
+    fn emitted(&self, emit: EmitTo) -> &[i64] {
+        match emit {
+            EmitTo::All => &self.counts,
+            EmitTo::First(n) => &self.counts[..n],
+        }
+    }
+
     /// Without the groups that are given away; the others move up.
     fn forget(&mut self, given: EmitTo) {
         let mut left = Texts::of(self.kind.clone());
@@ -170,24 +177,17 @@ impl GroupsAccumulator for Texts {
     }
 
     fn evaluate(&mut self, emit: EmitTo) -> Result<ArrayRef> {
-        let count = match emit {
-            EmitTo::All => self.counts.len(),
-            EmitTo::First(n) => n,
-        };
-        let counts = Int64Array::from(self.counts[..count].to_vec());
+        let counts = Int64Array::from(self.emitted(emit).to_vec());
         self.forget(emit);
         Ok(Arc::new(counts))
     }
 
     fn state(&mut self, emit: EmitTo) -> Result<Vec<ArrayRef>> {
-        let count = match emit {
-            EmitTo::All => self.counts.len(),
-            EmitTo::First(n) => n,
-        };
-        let mut texts: Vec<&Text> = self.seen.iter().filter(|t| t.group < count).collect();
+        let counts = self.emitted(emit);
+        let mut texts: Vec<&Text> = self.seen.iter().filter(|t| t.group < counts.len()).collect();
         texts.sort_unstable_by_key(|t| t.group);
         let values: StringViewArray = texts.into_iter().map(|t| Some(self.text(t))).collect();
-        let lengths = OffsetBuffer::from_lengths(self.counts[..count].iter().map(|n| *n as usize));
+        let lengths = OffsetBuffer::from_lengths(counts.iter().map(|n| *n as usize));
         let lists = self.lists(lengths, &values)?;
         self.forget(emit);
         Ok(vec![lists])
