@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use alert::Alerts;
 use anyhow::{Context, Result};
-use detect::{Engine, History, Output, RuleSet};
+use detect::{Derived, Engine, History, Output, RuleSet};
 use event::{Admitted, Commit, Micros, Origin, Polled, Seen, Source, TableSchema, Watermarks};
 use normalize::{Admit, AdmitConfig, Normalized, Normalizer, Schemas};
 use query::TableProvider;
@@ -168,6 +168,13 @@ pub struct Detection {
     runtime: tokio::runtime::Runtime,
 }
 
+/// Where state tables are kept between two starts of the same program.
+pub fn derived(config: &Config) -> Derived {
+    let program = std::env::current_exe().and_then(|path| path.metadata());
+    let made = program.map_or((0, None), |data| (data.len(), data.modified().ok()));
+    Derived::new(config.data_dir.join("derived"), format!("{} {made:?}", env!("CARGO_PKG_VERSION")))
+}
+
 /// Committed rows, as the engine may see them.
 pub(crate) struct Committed<'a>(pub &'a Store);
 
@@ -181,7 +188,8 @@ impl Detection {
     /// Builds the engine at the frontier of alerts.db and evaluates stored rows past it.
     pub fn open(config: &Config, knowledge: Knowledge, store: Arc<Store>) -> Result<Detection> {
         let alerts = Alerts::open(&alerts_db(config), &config.alerts)?;
-        let engine = Engine::new(knowledge.rules, alerts.frontier()?, &store.watermarks()?).in_slices_of(SLICE);
+        let engine = Engine::new(knowledge.rules, alerts.frontier()?, &store.watermarks()?);
+        let engine = engine.in_slices_of(SLICE).derived_in(Arc::new(derived(config)));
         let mut detection = Detection { engine, alerts, store, runtime: runtime()? };
         detection.engine.stored_up_to(detection.store.offsets()?);
         detection.engine.expect(detection.alerts.provisional()?);

@@ -24,9 +24,9 @@ use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_pr
 use crate::api::{self, Health, receivers};
 use crate::config::{Config, Upkeep};
 use crate::generate::mapping;
-use crate::keeper::keep;
+use crate::keeper::{Kept, keep};
 use crate::reload;
-use crate::rooms::{Detection, Door, Knowledge, RuleSource, alerts_db, open_store};
+use crate::rooms::{Detection, Door, Knowledge, RuleSource, alerts_db, derived, open_store};
 use crate::shutdown::Shutdown;
 
 pub use stats::{Flow, Stats};
@@ -119,6 +119,8 @@ impl Running {
         let store = open_store(config, &knowledge.schemas, true)?;
         let door = Door::new(config, &knowledge.schemas, store.watermarks()?);
         let watched = (RuleSource::of(config, &knowledge.schemas), reload::InForce::of(&knowledge.rules));
+        let rules = Arc::new(Mutex::new(knowledge.rules.clone()));
+        let kept = Kept::new(derived(config), rules.clone(), store.stats()?.rows);
         let detection = Detection::open(config, knowledge, store.clone())?;
         let delivery = alert::Delivery::start(
             &alerts_db(config),
@@ -148,8 +150,8 @@ impl Running {
         };
         let mut running =
             running.spawn_rooms(feed, door, detection, config.seal_bytes.saturating_mul(TAIL_SEALS_MAX), options)?;
-        running.spawn_reload(watched)?;
-        running.spawn_keeper(config.upkeep.clone())?;
+        running.spawn_reload(watched, rules)?;
+        running.spawn_keeper(config.upkeep.clone(), kept)?;
         Ok(running)
     }
 
@@ -194,21 +196,28 @@ impl Running {
     }
 
     /// Rules that change while the line runs.
-    fn spawn_reload(&mut self, (source, in_force): (RuleSource, reload::InForce)) -> Result<()> {
+    fn spawn_reload(
+        &mut self,
+        (source, in_force): (RuleSource, reload::InForce),
+        rules: Arc<Mutex<RuleSet>>,
+    ) -> Result<()> {
         let stopping = self.stopping.clone();
         let Some(work) = self.work.take() else { return Ok(()) };
         self.spawn("rules", move |_| {
-            reload::watch(&source, in_force, &stopping, |rules| work.send(Work::Rules(Box::new(rules))).is_ok());
+            reload::watch(&source, in_force, &stopping, |new| {
+                rules.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&new);
+                work.send(Work::Rules(Box::new(new))).is_ok()
+            });
             Ok(())
         })
     }
 
     /// Upkeep of the store, until the switch is pulled: the others drain without it.
-    fn spawn_keeper(&mut self, upkeep: Upkeep) -> Result<()> {
+    fn spawn_keeper(&mut self, upkeep: Upkeep, kept: Kept) -> Result<()> {
         let (store, stopping) = (self.store.clone(), self.stopping.clone());
         self.spawn("keeper", move |_| {
             in_the_background();
-            keep(&store, &upkeep, &stopping)
+            keep(&store, &upkeep, kept, &stopping)
         })
     }
 

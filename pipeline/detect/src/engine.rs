@@ -21,7 +21,7 @@ use crate::error::DetectError;
 use crate::evidence::{self, Wanted};
 use crate::history::History;
 use crate::ident;
-use crate::memory::{Memory, Report, States};
+use crate::memory::{Derived, Memory, Report, States};
 use crate::rule::{Body, Rule, Windowed};
 use crate::ruleset::RuleSet;
 use crate::runs::Run;
@@ -125,6 +125,12 @@ impl Engine {
         self
     }
 
+    /// Where state tables are kept, so that the next start need not read all that is stored.
+    pub fn derived_in(mut self, derived: Arc<Derived>) -> Engine {
+        self.memory.keep_in(derived);
+        self
+    }
+
     /// For who only counts: findings keep their query and read no events.
     pub fn without_evidence(mut self) -> Engine {
         self.evidence_max = 0;
@@ -165,13 +171,15 @@ impl Engine {
         let (marks, offsets) = self.committed.clone();
         let before = std::mem::replace(&mut self.rules, rules);
         let fresh = Engine::new(self.rules.clone(), self.frontier.clone(), &marks);
-        (self.frontier, self.memory, self.singles) = (fresh.frontier, fresh.memory, fresh.singles);
+        let known = std::mem::replace(&mut self.memory, fresh.memory);
+        self.memory.inherit(known);
+        (self.frontier, self.singles) = (fresh.frontier, fresh.singles);
         (self.waiting, self.memory_waits) = (fresh.waiting, fresh.memory_waits);
         self.together = None;
         let stored = self.stored(history)?;
         let mut output = Output::default();
         let remembering: Vec<Finding> = provisional.into_iter().filter(|f| self.remembers(&f.rule)).collect();
-        let report = self.memory.rebuild(remembering, &stored).await;
+        let report = self.memory.rebuild(remembering, &stored, &offsets).await;
         self.take(report, &mut output);
         // To remember a row twice changes nothing.
         let recent: Vec<Batch> = self.recent.iter().flat_map(|r| r.batches.clone()).collect();
@@ -418,7 +426,7 @@ impl Engine {
             std::mem::take(&mut self.provisional).into_iter().partition(|(_, f)| self.remembers(&f.rule));
         self.provisional = windowed;
         let remembering: BTreeMap<String, Finding> = remembering;
-        let report = self.memory.rebuild(remembering.into_values().collect(), stored).await;
+        let report = self.memory.rebuild(remembering.into_values().collect(), stored, &self.committed.1).await;
         self.take(report, output);
         self.begin().await?;
         let Some(mut live) = self.live.take() else { return Ok(()) };

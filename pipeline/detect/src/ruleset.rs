@@ -59,6 +59,11 @@ pub struct RuleSet {
 }
 
 impl RuleSet {
+    /// Some rule joins this state table.
+    pub(crate) fn joins(&self, state: &StateTable) -> bool {
+        self.rules.iter().any(|rule| rule.states.contains(&state.name))
+    }
+
     /// Reads `<dir>/state/*.sql`, `<dir>/<source>/*.sql`, `<dir>/lookups` and `<dir>/tuning.yaml`. All mistakes of all
     /// files are reported at once.
     pub async fn load(dir: &Path, schemas: &[Arc<TableSchema>], schemas_hash: &str) -> Result<RuleSet, RuleErrors> {

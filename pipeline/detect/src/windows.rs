@@ -6,6 +6,7 @@
 //! have reached them; where more events can only add findings ([`monotone`]), a rule looks ahead at each arrival.
 
 mod absent;
+mod agenda;
 mod bags;
 mod compact;
 mod condition;

@@ -32,6 +32,7 @@
 //! it would need it is judged from the store ([`seen`], [`versions`]).
 
 mod begin;
+mod derived;
 mod finding;
 mod judge;
 mod mark;
@@ -54,13 +55,15 @@ use arrow::record_batch::RecordBatch;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Signature, SimpleScalarUDF, Volatility};
-use event::{Finding, Frontier, Micros, Origin, Watermarks, column};
+use event::{Finding, Frontier, Micros, Offsets, Origin, Watermarks, column};
 
+pub use derived::Derived;
 pub(crate) use judge::{Remembering, compile};
 pub(crate) use shape::{asks_what_is_new, remembers};
 pub use state::StateTable;
 
 use begin::Begin;
+use derived::Came;
 use judge::{Events, Recall, is_learning};
 use mark::Mark;
 use sieve::{Failed, Sieved};
@@ -68,6 +71,7 @@ use versions::Versions;
 use watch::{Outcome, Shared, Watch, load_seen};
 
 use crate::engine::watermark;
+use crate::parallel::each;
 use crate::rule::{Body, Rule};
 use crate::ruleset::RuleSet;
 use crate::value::sql_time;
@@ -123,6 +127,10 @@ pub struct Memory {
     /// State tables that needed too much.
     stopped: BTreeSet<String>,
     bundle: String,
+    context: String,
+    derived: Option<Arc<Derived>>,
+    /// What was stored when it was rebuilt.
+    committed: Offsets,
 }
 
 impl Memory {
@@ -139,8 +147,7 @@ impl Memory {
             }
             watches.push(Watch::new(rule.clone(), body.clone(), settled));
         }
-        let used = |state: &&Arc<StateTable>| rules.rules.iter().any(|r| r.states.contains(&state.name));
-        let tables: Vec<Arc<StateTable>> = rules.states.iter().filter(used).cloned().collect();
+        let tables: Vec<Arc<StateTable>> = rules.states.iter().filter(|state| rules.joins(state)).cloned().collect();
         let states = tables.iter().map(|s| (s.name.clone(), Versions::default())).collect();
         Memory {
             watches,
@@ -151,6 +158,28 @@ impl Memory {
             begins_loaded: false,
             stopped: BTreeSet::new(),
             bundle: rules.bundle.clone(),
+            context: rules.context.clone(),
+            derived: None,
+            committed: Offsets::default(),
+        }
+    }
+
+    /// Where state tables are kept for the next start.
+    pub fn keep_in(&mut self, derived: Arc<Derived>) {
+        self.derived = Some(derived);
+    }
+
+    /// Takes over the state tables that are what they were.
+    pub fn inherit(&mut self, before: Memory) {
+        self.derived = before.derived;
+        let version =
+            |tables: &[Arc<StateTable>], name: &str| tables.iter().find(|s| s.name == name).map(|s| s.version.clone());
+        for (name, versions) in before.states {
+            let is_same = version(&self.tables, &name) == version(&before.tables, &name);
+            if before.context == self.context && is_same && before.loaded.contains(&name) {
+                self.states.insert(name.clone(), versions);
+                self.loaded.insert(name);
+            }
         }
     }
 
@@ -169,8 +198,9 @@ impl Memory {
     }
 
     /// Remembers what is stored. `provisional` are the findings that were kept as such: those whose rows turn out
-    /// otherwise are retracted. What fails is tried again with the next commit.
-    pub async fn rebuild(&mut self, provisional: Vec<Finding>, stored: &SessionContext) -> Report {
+    /// otherwise are retracted. What fails is tried again with the next commit. At least `committed` is stored.
+    pub async fn rebuild(&mut self, provisional: Vec<Finding>, stored: &SessionContext, committed: &Offsets) -> Report {
+        self.committed = committed.clone();
         for finding in provisional {
             if let Some(watch) = self.watches.iter_mut().find(|w| w.rule.id == finding.rule) {
                 watch.tell(finding);
@@ -183,12 +213,11 @@ impl Memory {
 
     async fn load(&mut self, stored: &SessionContext, report: &mut Report) {
         let mut failures: BTreeMap<String, String> = BTreeMap::new();
-        for state in &self.tables {
-            if self.loaded.contains(&state.name) || self.stopped.contains(&state.name) {
-                continue;
-            }
-            match load_versions(state, stored, Origin::Live, "true").await {
-                Ok((versions, failed)) => {
+        let known = |name: &String| self.loaded.contains(name) || self.stopped.contains(name);
+        let missing: Vec<Arc<StateTable>> = self.tables.iter().filter(|s| !known(&s.name)).cloned().collect();
+        for (state, versions) in missing.iter().zip(each(missing.iter().collect(), |state| self.come(state, stored))) {
+            match versions {
+                Ok(Came { versions, failed, .. }) => {
                     self.states.entry(state.name.clone()).and_modify(|have| have.absorb(versions));
                     self.loaded.insert(state.name.clone());
                     if let Some((rows, reason)) = failed {
@@ -203,17 +232,32 @@ impl Memory {
         }
         self.stop_over_budget();
         let begins = self.load_begins(stored).await.err().map(|e| e.strip_backtrace());
-        for watch in self.watches.iter_mut().filter(|w| !w.loaded && w.stopped.is_none()) {
+        let lacks = |watch: &Watch| {
             let state = watch.body.states().find_map(|s| failures.get(&s.name).map(|e| format!("{}: {e}", s.name)));
-            let outcome = match state.or_else(|| begins.clone().filter(|_| watch.body.learning_us > 0)) {
-                Some(failed) => Outcome { failed: Some(failed), ..Outcome::default() },
-                None => watch.load(stored).await.unwrap_or_else(|error| Outcome {
-                    failed: Some(format!("what is stored could not be read: {}", error.strip_backtrace())),
-                    ..Outcome::default()
-                }),
-            };
-            report.add(&watch.rule, outcome);
+            state.or_else(|| begins.clone().filter(|_| watch.body.learning_us > 0))
+        };
+        let mut loading = Vec::new();
+        for watch in self.watches.iter_mut().filter(|w| !w.loaded && w.stopped.is_none()) {
+            match lacks(watch) {
+                Some(failed) => report.add(&watch.rule, Outcome { failed: Some(failed), ..Outcome::default() }),
+                None => loading.push(watch),
+            }
         }
+        let rules: Vec<Arc<Rule>> = loading.iter().map(|watch| watch.rule.clone()).collect();
+        for (rule, outcome) in rules.iter().zip(each(loading, |watch| watch.load(stored))) {
+            let outcome = outcome.unwrap_or_else(|error| Outcome {
+                failed: Some(format!("what is stored could not be read: {}", error.strip_backtrace())),
+                ..Outcome::default()
+            });
+            report.add(rule, outcome);
+        }
+    }
+
+    async fn come(&self, state: &StateTable, stored: &SessionContext) -> Result<Came> {
+        let Some(derived) = &self.derived else { return Came::from_the_store(state, stored).await };
+        let came = derived.come(state, &self.context, &self.committed, stored).await?;
+        derived.keep(state, &self.context, &came, &self.committed);
+        Ok(came)
     }
 
     async fn load_begins(&mut self, stored: &SessionContext) -> Result<()> {

@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use event::Micros;
+use event::{Micros, RowHash};
 
 use super::mark::{Mark, heap};
 
@@ -89,6 +89,23 @@ impl Versions {
         self.bytes
     }
 
+    /// As they were given by [`Versions::keys`].
+    pub fn restored(keys: Vec<(Box<[u8]>, Vec<Version>)>, floor: Micros) -> Versions {
+        let mut versions = Versions { floor, ..Versions::default() };
+        for (key, of_key) in keys {
+            of_key.into_iter().for_each(|v| versions.add(&key, v.mark, v.values.as_deref()));
+        }
+        versions
+    }
+
+    pub fn keys(&self) -> impl Iterator<Item = (&[u8], &[Version])> {
+        self.keys.iter().map(|(key, versions)| (&**key, versions.as_slice()))
+    }
+
+    pub fn floor(&self) -> Micros {
+        self.floor
+    }
+
     /// Whether all that held at `time` or later is remembered.
     pub fn reaches(&self, time: Micros) -> bool {
         time >= self.floor
@@ -101,7 +118,6 @@ impl Versions {
             self.keys.insert(key.into(), Vec::with_capacity(1));
         }
         let versions = self.keys.get_mut(key).expect("it is there or was put there");
-        let place = |m: &Mark| (m.time, m.uid.clone(), m.hash);
         let at = versions.partition_point(|v| place(&v.mark) < place(&mark));
         if versions.get(at).is_some_and(|have| place(&have.mark) == place(&mark)) {
             return;
@@ -166,6 +182,11 @@ impl Versions {
         });
         self.bytes -= freed;
     }
+}
+
+/// What orders the versions of a key.
+fn place(mark: &Mark) -> (Micros, &str, &RowHash) {
+    (mark.time, &mark.uid, &mark.hash)
 }
 
 fn remembered(from: Micros, ended: Micros) -> bool {

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use arrow::datatypes::SchemaRef;
+use arrow::array::AsArray;
+use arrow::datatypes::{Int64Type, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use datafusion::catalog::TableProvider;
 use datafusion::catalog::streaming::StreamingTable;
@@ -17,7 +18,7 @@ use datafusion::physical_plan::streaming::PartitionStream;
 use event::{Finding, Frontier, Micros, Offsets, Origin, Source, Standing, Watermarks};
 
 use crate::fixtures::{Cell, Row, Store, admitted, row, rule_text, schemas};
-use crate::{Engine, Folder, History, Output, RuleErrors, RuleSet};
+use crate::{Derived, Engine, Folder, History, Output, RuleErrors, RuleSet};
 
 const H: i64 = 3_600_000_000;
 const START: i64 = 1_767_225_600_000_000;
@@ -400,15 +401,48 @@ async fn start(
     committed: &Watermarks,
     store: &Store,
     read: &dyn History,
-    context: &str,
+    (kept, context): (&Kept, &str),
 ) -> Engine {
     let mut engine = Engine::new(rules.clone(), ledger.frontier.clone(), committed);
+    engine.stored_up_to(kept.offsets.clone());
+    if let Some(derived) = &kept.derived {
+        engine = engine.derived_in(derived.clone());
+    }
     ledger.frontier.advance(engine.frontier());
     let output = engine.rebuild(ledger.provisional(), read).await.expect("failures are the rules' own");
     ledger.keep(&output, context);
     let output = engine.catch_up(store).await.expect("the store answers");
     ledger.keep(&output, context);
     engine
+}
+
+/// State tables on disk, in some cases.
+struct Kept {
+    derived: Option<Arc<Derived>>,
+    /// Of what is stored.
+    offsets: Offsets,
+    _dir: tempfile::TempDir,
+}
+
+impl Kept {
+    fn new(random: &mut Random) -> Kept {
+        let dir = tempfile::tempdir().expect("a folder");
+        let derived = random.one_in(2).then(|| Arc::new(Derived::new(dir.path().join("derived"), "a build".into())));
+        Kept { derived, offsets: Offsets::default(), _dir: dir }
+    }
+
+    fn stored(&mut self, rows: &[Row]) {
+        for batch in &admitted(rows).batches {
+            let topics = batch.rows.column_by_name("topic").expect("a meta column").as_string_view();
+            let numbers = |name| batch.rows.column_by_name(name).expect("a meta column").as_primitive::<Int64Type>();
+            let (partitions, offsets) = (numbers("partition"), numbers("offset"));
+            for row in 0..batch.rows.num_rows() {
+                let partition = (Arc::from(topics.value(row)), partitions.value(row) as i32);
+                let next = self.offsets.0.entry(partition).or_default();
+                *next = (*next).max(offsets.value(row) + 1);
+            }
+        }
+    }
 }
 
 async fn case(rules: &RuleSet, seed: u64, told: &mut BTreeMap<Kind, usize>) {
@@ -422,7 +456,8 @@ async fn case(rules: &RuleSet, seed: u64, told: &mut BTreeMap<Kind, usize>) {
     let (mut store, mut stored, mut committed) = (Store::default(), Vec::new(), Watermarks::default());
     let mut ledger = Ledger::default();
     let mut door = Door { marks: committed.clone(), lateness };
-    let mut engine = start(rules, &mut ledger, &committed, &store, &store, &context).await;
+    let mut kept = Kept::new(&mut random);
+    let mut engine = start(rules, &mut ledger, &committed, &store, &store, (&kept, &context)).await;
     let (mut next, mut open) = (0, Vec::<Row>::new());
     let (batch_max, commit_one_in, crash_one_in) =
         (1 + random.below(12), 1 + random.below(4), random.pick(&[4, 12, 1_000_000]));
@@ -443,16 +478,18 @@ async fn case(rules: &RuleSet, seed: u64, told: &mut BTreeMap<Kind, usize>) {
         }
         if next == rows.len() || random.one_in(commit_one_in) {
             store.add(&open);
+            kept.stored(&open);
             stored.append(&mut open);
             committed = door.marks.clone();
+            if let Some(derived) = kept.derived.as_ref().filter(|_| random.one_in(3)) {
+                derived.refresh(rules, (&committed, &kept.offsets), &store).await.expect("the store answers");
+            }
             let works = !random.one_in(crash_one_in);
             let read = flaky(&mut random, &store, works);
             let mut pending = true;
             while pending && !crash {
-                let output = engine
-                    .on_commit(&committed, &Offsets::default(), &read)
-                    .await
-                    .expect("failures are the rules' own");
+                let output =
+                    engine.on_commit(&committed, &kept.offsets, &read).await.expect("failures are the rules' own");
                 pending = output.pending;
                 match random.one_in(crash_one_in) {
                     true => crash = true,
@@ -467,13 +504,13 @@ async fn case(rules: &RuleSet, seed: u64, told: &mut BTreeMap<Kind, usize>) {
             door.marks = committed.clone();
             let works = !random.one_in(3);
             let read = flaky(&mut random, &store, works);
-            engine = start(rules, &mut ledger, &committed, &store, &read, &context).await;
+            engine = start(rules, &mut ledger, &committed, &store, &read, (&kept, &context)).await;
         }
     }
     if crash_one_in < 1_000_000 {
         let works = !random.one_in(3);
         let read = flaky(&mut random, &store, works);
-        engine = start(rules, &mut ledger, &committed, &store, &read, &context).await;
+        engine = start(rules, &mut ledger, &committed, &store, &read, (&kept, &context)).await;
     }
     // Silence: the watermarks pass everything, in steps.
     for hours in [1, 13, 90, 2_000] {
@@ -483,7 +520,7 @@ async fn case(rules: &RuleSet, seed: u64, told: &mut BTreeMap<Kind, usize>) {
         }
         let mut pending = true;
         while pending {
-            let output = engine.on_commit(&committed, &Offsets::default(), &store).await.expect("the store answers");
+            let output = engine.on_commit(&committed, &kept.offsets, &store).await.expect("the store answers");
             pending = output.pending;
             ledger.keep(&output, &context);
         }
@@ -789,6 +826,65 @@ async fn a_state_table_at_a_boundary_is_its_view() {
                 assert_eq!(from_sql, naive_versions(&plain, origin, boundary, since), "seed {seed} {origin:?}");
             }
         }
+    }
+}
+
+/// Shown by what a start knows although the store no longer has it.
+#[tokio::test]
+async fn a_start_takes_what_was_kept_and_reads_what_came_since() {
+    let rules = rules().await;
+    let thing = |offset: i64, owner: &str| {
+        let mut row = user(offset, &format!("u{offset}"), owner, offset - 1);
+        row.cells.insert("verb".into(), "create".into());
+        row.cells.insert("offset".into(), offset.into());
+        row
+    };
+    let all: Vec<Row> = ["ada", "ben", "cleo", "dan"].into_iter().zip(10..).map(|(who, n)| thing(n, who)).collect();
+    let (before, after) = all.split_at(2);
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("derived/things.versions");
+    let kept = |build: &str| Arc::new(Derived::new(dir.path().join("derived"), build.into()));
+    let offsets = |rows: &[Row]| {
+        let mut kept =
+            Kept { derived: None, offsets: Offsets::default(), _dir: tempfile::tempdir().expect("a folder") };
+        kept.stored(rows);
+        kept.offsets
+    };
+    let mut marks = Watermarks::default();
+    Source::ALL.into_iter().for_each(|source| marks.advance(source, START + 100));
+    let owners = async |rules: &RuleSet, build: &str, committed: Offsets| {
+        let store = Store::of(after);
+        let mut engine = Engine::new(rules.clone(), Frontier::default(), &marks).derived_in(kept(build));
+        engine.stored_up_to(committed);
+        engine.rebuild(Vec::new(), &store).await.expect("the store answers");
+        let shown = engine.state_at("things", Origin::Live, START + 50, START, &store).await.expect("answers");
+        let owners = shown.column_by_name("owner").expect("its key").as_string_view();
+        owners.iter().flatten().map(str::to_owned).collect::<BTreeSet<String>>()
+    };
+    let (everyone, the_new) = (["ada", "ben", "cleo", "dan"].map(String::from), ["cleo", "dan"].map(String::from));
+    let refresh = async || {
+        let refreshed = kept("1").refresh(&rules, (&marks, &offsets(before)), &Store::of(before)).await;
+        refreshed.expect("the store answers")
+    };
+    assert_eq!((refresh().await, refresh().await), (1, 0), "the second time nothing has come");
+    let first = std::fs::read(&path).expect("it was kept");
+    let again = || std::fs::write(&path, &first).expect("a file");
+
+    assert_eq!(owners(&rules, "1", offsets(&all)).await, everyone.clone().into());
+    let now = std::fs::read(&path).expect("it was kept");
+    assert!(now.len() > first.len(), "what a start had to read is kept too");
+    again();
+    assert_eq!(owners(&rules, "1", Offsets::default()).await, the_new.clone().into(), "a store that is further back");
+    again();
+    assert_eq!(owners(&rules, "2", offsets(&all)).await, the_new.clone().into(), "another build");
+    again();
+    let states = [("state/things.sql".into(), THINGS.replace("'delete' AS", "'deletecollection' AS"))];
+    let files = [("d/rule.sql".into(), rule_text("actor_user_name, thing", "", OTHER_THING))];
+    let other = with_states(&states, &files, "fixtures").await.unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(owners(&other, "1", offsets(&all)).await, the_new.clone().into(), "another state table of this name");
+    for damage in [first[..first.len() - 1].to_vec(), [&first[..], b"x"].concat(), b"{}\n".to_vec(), Vec::new()] {
+        std::fs::write(&path, damage).expect("a file");
+        assert_eq!(owners(&rules, "1", offsets(&all)).await, the_new.clone().into(), "a damaged file");
     }
 }
 

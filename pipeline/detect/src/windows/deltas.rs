@@ -1,132 +1,202 @@
-//! One group's numbers over boundaries: what changes at which boundary, as far as it lies ahead. A row adds at the
-//! boundary that first sees it and takes away after the last, so that a number at a boundary is a sum of what came
-//! before, in any order of arrival.
+//! One group's numbers over boundaries: what changes at which boundary, as far as it lies ahead. What comes at a boundary
+//! mostly goes a window later, so that one entry stands for both: it adds at its boundary and takes away `span` boundaries
+//! on. A row that came late comes in one entry and goes in another, that of the boundary at which it should have come; a
+//! distinct value that is met again goes in a later one. So a number at a boundary is a sum of what came before, in any
+//! order of arrival.
 
-/// What changes at one boundary.
-pub type Change<const L: usize> = (i32, [i64; L]);
-
-/// Room for so many when two are not enough, so that a group that goes on growing is not moved at each row.
-const MANY: usize = 8;
+/// Room for so many when one is not enough, so that a group that goes on growing is not moved at each row.
+const MANY: usize = 4;
 
 /// Looked through one by one before searching.
 const NEAR: usize = 4;
 
-/// Changes ascend. Most groups of most rules have few rows: two changes need no memory of their own.
+/// Packed: these are most of what a group takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, packed(4))]
+pub struct Entry<const L: usize> {
+    at: i32,
+    adds: [i64; L],
+    /// `span` boundaries later.
+    takes: [i64; L],
+}
+
+/// Entries ascend. Most groups of most rules have few rows: one entry needs no memory of its own.
 #[derive(Clone, Debug)]
 pub enum Deltas<const L: usize> {
-    Few {
-        used: u8,
-        changes: [Change<L>; 2],
+    One {
+        used: bool,
+        came: bool,
+        entry: Entry<L>,
     },
-    /// Those before `from` are over.
+    /// Those before `gone` are over, those before `came` have been added.
     Many {
-        from: u32,
-        changes: Vec<Change<L>>,
+        gone: u32,
+        came: u32,
+        entries: Vec<Entry<L>>,
     },
 }
 
 impl<const L: usize> Default for Deltas<L> {
     fn default() -> Self {
-        Deltas::Few { used: 0, changes: [(0, [0; L]); 2] }
+        Deltas::One { used: false, came: false, entry: Entry::at(0) }
+    }
+}
+
+impl<const L: usize> Entry<L> {
+    fn at(at: i32) -> Entry<L> {
+        Entry { at, adds: [0; L], takes: [0; L] }
     }
 }
 
 impl<const L: usize> Deltas<L> {
-    /// Ascending.
-    pub fn changes(&self) -> &[Change<L>] {
+    /// Those that are not over, and how many of them have been added.
+    fn entries(&self) -> (&[Entry<L>], usize) {
         match self {
-            Deltas::Few { used, changes } => &changes[..usize::from(*used)],
-            Deltas::Many { from, changes } => &changes[*from as usize..],
+            Deltas::One { used, came, entry } => {
+                (&std::slice::from_ref(entry)[..usize::from(*used)], usize::from(*came))
+            }
+            Deltas::Many { gone, came, entries } => (&entries[*gone as usize..], (came - gone) as usize),
         }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.changes().is_empty()
+        self.entries().0.is_empty()
     }
 
-    /// Adds `by` to one lane at a boundary; true if nothing changed there before.
-    pub fn add(&mut self, slot: i32, lane: usize, by: i64) -> bool {
-        let ahead = self.changes();
-        let place = place_of(ahead, slot);
-        if ahead.get(place).is_some_and(|(at, _)| *at == slot) {
-            let (_, lanes) = match self {
-                Deltas::Few { changes, .. } => &mut changes[place],
-                Deltas::Many { from, changes } => &mut changes[*from as usize + place],
-            };
-            lanes[lane] += by;
-            return false;
+    /// Adds `by` to one lane from a boundary on that is still ahead; true if the entry is new.
+    pub fn add(&mut self, now: i32, at: i32, lane: usize, by: i64) -> bool {
+        let (entry, new) = self.entry(now, at);
+        entry.adds[lane] = { entry.adds[lane] }.wrapping_add(by);
+        new
+    }
+
+    /// Takes `by` away from one lane, `span` boundaries behind `at`; true if the entry is new.
+    pub fn take(&mut self, now: i32, at: i32, lane: usize, by: i64) -> bool {
+        let (entry, new) = self.entry(now, at);
+        entry.takes[lane] = { entry.takes[lane] }.wrapping_add(by);
+        new
+    }
+
+    fn entry(&mut self, now: i32, at: i32) -> (&mut Entry<L>, bool) {
+        let ahead = self.entries().0;
+        let place = place_of(ahead, at);
+        let new = ahead.get(place).is_none_or(|entry| entry.at != at);
+        if new {
+            self.insert(place, Entry::at(at), at <= now);
         }
-        let mut lanes = [0; L];
-        lanes[lane] = by;
-        self.insert(place, (slot, lanes));
-        true
+        match self {
+            Deltas::One { entry, .. } => (entry, new),
+            Deltas::Many { gone, entries, .. } => (&mut entries[*gone as usize + place], new),
+        }
     }
 
-    fn insert(&mut self, place: usize, change: Change<L>) {
+    fn insert(&mut self, place: usize, new: Entry<L>, has_come: bool) {
         match self {
-            Deltas::Few { used, changes } if usize::from(*used) < changes.len() => {
-                changes.copy_within(place..usize::from(*used), place + 1);
-                changes[place] = change;
-                *used += 1;
+            Deltas::One { used: used @ false, came, entry } => (*used, *came, *entry) = (true, has_come, new),
+            Deltas::One { came, entry, .. } => {
+                let mut entries = Vec::with_capacity(MANY);
+                entries.push(*entry);
+                entries.insert(place, new);
+                *self = Deltas::Many { gone: 0, came: u32::from(*came) + u32::from(has_come), entries };
             }
-            Deltas::Few { changes: few, .. } => {
-                let mut changes = Vec::with_capacity(MANY);
-                changes.extend_from_slice(few);
-                changes.insert(place, change);
-                *self = Deltas::Many { from: 0, changes };
-            }
-            Deltas::Many { from, changes } => {
-                let first = *from as usize;
+            Deltas::Many { gone, came, entries } => {
+                let first = *gone as usize;
                 // Whichever side is shorter moves.
-                if first > 0 && place < changes.len() - first - place {
-                    changes.copy_within(first..first + place, first - 1);
-                    *from -= 1;
-                    changes[first - 1 + place] = change;
+                if first > 0 && place < entries.len() - first - place {
+                    entries.copy_within(first..first + place, first - 1);
+                    entries[first - 1 + place] = new;
+                    *gone -= 1;
+                    *came -= u32::from(!has_come);
                 } else {
-                    changes.insert(first + place, change);
+                    entries.insert(first + place, new);
+                    *came += u32::from(has_come);
                 }
             }
         }
     }
 
-    /// Takes out everything up to `slot` and adds it to `sum`.
-    pub fn fold_until(&mut self, slot: i32, sum: &mut [i64; L]) {
-        let due = self.changes().iter().take_while(|(at, _)| *at <= slot);
-        let due = due.map(|(_, by)| add(sum, by)).count();
+    /// Makes boundaries up to `slot` final: what comes and goes there is in `sums` from now on.
+    pub fn fold_until(&mut self, slot: i32, span: i32, sums: &mut [i64; L]) {
+        let (entries, had_come) = self.entries();
+        let coming = entries[had_come..].iter().take_while(|entry| entry.at <= slot);
+        let came = had_come + coming.map(|entry| add(sums, entry.adds)).count();
+        let going = entries[..came].iter().take_while(|entry| entry.at.saturating_add(span) <= slot);
+        let went = going.map(|entry| take(sums, entry.takes)).count();
         match self {
-            Deltas::Few { used, changes } => {
-                changes.copy_within(due.., 0);
-                *used -= due as u8;
-            }
-            Deltas::Many { from, changes } => {
-                *from += due as u32;
-                let over = *from as usize;
-                if over == changes.len() {
+            Deltas::One { used, came: all, .. } => (*used, *all) = (*used && went == 0, came > went),
+            Deltas::Many { gone, came: all, entries } => {
+                *all = *gone + came as u32;
+                *gone += went as u32;
+                let over = *gone as usize;
+                if over == entries.len() {
                     *self = Deltas::default();
-                } else if over >= MANY && 2 * over >= changes.len() {
-                    changes.drain(..over);
-                    *from = 0;
+                } else if over >= MANY && 2 * over >= entries.len() {
+                    entries.drain(..over);
+                    *all -= over as u32;
+                    *gone = 0;
                 }
             }
         }
     }
-}
 
-/// Where a boundary is or belongs. Rows come almost in order: what they change is mostly the last change or among the first.
-fn place_of<const L: usize>(changes: &[Change<L>], slot: i32) -> usize {
-    match changes.last() {
-        None => 0,
-        Some((last, _)) if *last < slot => changes.len(),
-        Some((last, _)) if *last == slot => changes.len() - 1,
-        Some(_) => match changes.iter().take(NEAR).position(|(at, _)| *at >= slot) {
-            Some(place) => place,
-            None => changes.partition_point(|(at, _)| *at < slot),
-        },
+    /// The boundaries ahead at which anything changes.
+    pub fn ahead(&self, span: i32) -> Ahead<'_, L> {
+        let (entries, came) = self.entries();
+        Ahead { coming: &entries[came..], going: entries, span }
     }
 }
 
-pub fn add<const L: usize>(sum: &mut [i64; L], by: &[i64; L]) {
-    sum.iter_mut().zip(by).for_each(|(sum, by)| *sum = sum.wrapping_add(*by));
+/// Goes through what changes ahead.
+pub struct Ahead<'a, const L: usize> {
+    coming: &'a [Entry<L>],
+    going: &'a [Entry<L>],
+    span: i32,
+}
+
+impl<const L: usize> Ahead<'_, L> {
+    /// The next boundary at which anything changes.
+    pub fn next(&self) -> Option<i32> {
+        let comes = self.coming.first().map(|entry| entry.at);
+        // What goes first came before whatever comes.
+        let goes = self.going.first().map(|entry| entry.at.saturating_add(self.span));
+        match (comes, goes) {
+            (Some(comes), Some(goes)) => Some(comes.min(goes)),
+            (one, other) => one.or(other),
+        }
+    }
+
+    /// Everything up to `slot` happens to `sums`.
+    pub fn go_to(&mut self, slot: i32, sums: &mut [i64; L]) {
+        while let [entry, rest @ ..] = self.coming
+            && entry.at <= slot
+        {
+            add(sums, entry.adds);
+            self.coming = rest;
+        }
+        while let [entry, rest @ ..] = self.going
+            && entry.at.saturating_add(self.span) <= slot
+        {
+            take(sums, entry.takes);
+            self.going = rest;
+        }
+    }
+}
+
+/// Where a boundary is or belongs. Rows come almost in order: theirs is mostly among the last.
+fn place_of<const L: usize>(entries: &[Entry<L>], at: i32) -> usize {
+    let near = entries.len().saturating_sub(NEAR);
+    match entries[near..].iter().rposition(|entry| entry.at <= at) {
+        Some(place) => near + place + usize::from(entries[near + place].at < at),
+        None => entries[..near].partition_point(|entry| entry.at < at),
+    }
+}
+
+fn add<const L: usize>(sums: &mut [i64; L], by: [i64; L]) {
+    sums.iter_mut().zip(by).for_each(|(sum, by)| *sum = sum.wrapping_add(by));
+}
+
+fn take<const L: usize>(sums: &mut [i64; L], by: [i64; L]) {
+    sums.iter_mut().zip(by).for_each(|(sum, by)| *sum = sum.wrapping_sub(by));
 }
 
 #[cfg(test)]
@@ -138,29 +208,43 @@ mod tests {
 
     use super::*;
 
+    /// Against a map of what changes where.
     #[test]
     fn changes_are_kept_like_a_sorted_map() {
-        for seed in 0..200 {
+        for seed in 0..300 {
             let mut random = StdRng::seed_from_u64(seed);
+            let span = random.random_range(1..40);
             let (mut deltas, mut map) = (Deltas::<2>::default(), BTreeMap::<i32, [i64; 2]>::new());
-            let (mut now, mut sum, mut expected) = (0, [0; 2], [0; 2]);
-            for _ in 0..300 {
+            let (mut now, mut sums, mut expected) = (0, [0; 2], [0; 2]);
+            for _ in 0..400 {
                 if random.random_bool(0.8) {
                     let near = random.random_bool(0.5);
-                    let slot = now + 1 + if near { random.random_range(0..3) } else { random.random_range(0..60) };
+                    let at = now + 1 + random.random_range(0..if near { 3 } else { 60 });
                     let (lane, by) = (random.random_range(0..2), random.random_range(-3..4));
-                    let is_new = !map.contains_key(&slot);
-                    map.entry(slot).or_default()[lane] += by;
-                    assert_eq!(deltas.add(slot, lane, by), is_new, "seed {seed}");
+                    deltas.add(now, at, lane, by);
+                    map.entry(at).or_default()[lane] += by;
+                    // Late: it goes before others that came with it.
+                    let from = random.random_range((now + 1 - span).max(at - span)..=at);
+                    deltas.take(now, from, lane, by);
+                    map.entry(from + span).or_default()[lane] -= by;
                 } else {
                     now += random.random_range(1..20);
-                    deltas.fold_until(now, &mut sum);
+                    deltas.fold_until(now, span, &mut sums);
                     let ahead = map.split_off(&(now + 1));
-                    map.values().for_each(|by| add(&mut expected, by));
+                    map.values().for_each(|by| add(&mut expected, *by));
                     map = ahead;
-                    assert_eq!(sum, expected, "seed {seed}");
+                    assert_eq!(sums, expected, "seed {seed}");
                 }
-                assert!(deltas.changes().iter().copied().eq(map.iter().map(|(at, by)| (*at, *by))), "seed {seed}");
+                let (mut ahead, mut then, mut expected) = (deltas.ahead(span), sums, sums);
+                let mut changes = map.iter().peekable();
+                while let Some(next) = ahead.next() {
+                    ahead.go_to(next, &mut then);
+                    while let Some((_, by)) = changes.next_if(|(at, _)| **at <= next) {
+                        add(&mut expected, *by);
+                    }
+                    assert_eq!(then, expected, "seed {seed}, boundary {next}");
+                }
+                assert_eq!(changes.next(), None, "seed {seed}");
             }
         }
     }

@@ -5,14 +5,13 @@
 //! positive. A counted distinct value is a run of boundaries at which any of its rows is seen: it adds one at the
 //! beginning of each such run and takes one away behind its end.
 
-use std::collections::{BTreeMap, VecDeque};
-
 use ahash::RandomState;
 use hashbrown::HashTable;
 use hashbrown::hash_map::{Entry, HashMap};
 
+use super::agenda::Agenda;
 use super::condition::Condition;
-use super::deltas::{Deltas, add};
+use super::deltas::{Deltas, Entry as Delta};
 use super::extras::{Extras, Kept, Kinds};
 use crate::fault::{self, Fault};
 
@@ -87,12 +86,13 @@ pub trait Panes: Send + Sync {
 /// Lanes beyond which a rule is evaluated another way.
 pub const LANES_MAX: usize = 8;
 
-pub fn panes(lanes: usize, kinds: Kinds, now: i32, bytes_max: usize) -> Box<dyn Panes> {
+/// Groups of a rule whose window takes `span` slides.
+pub fn panes(lanes: usize, kinds: Kinds, span: i32, now: i32, bytes_max: usize) -> Box<dyn Panes> {
     match lanes {
-        0..=1 => Box::new(Groups::<1>::new(kinds, now, bytes_max)),
-        2 => Box::new(Groups::<2>::new(kinds, now, bytes_max)),
-        3..=4 => Box::new(Groups::<4>::new(kinds, now, bytes_max)),
-        _ => Box::new(Groups::<LANES_MAX>::new(kinds, now, bytes_max)),
+        0..=1 => Box::new(Groups::<1>::new(kinds, span, now, bytes_max)),
+        2 => Box::new(Groups::<2>::new(kinds, span, now, bytes_max)),
+        3..=4 => Box::new(Groups::<4>::new(kinds, span, now, bytes_max)),
+        _ => Box::new(Groups::<LANES_MAX>::new(kinds, span, now, bytes_max)),
     }
 }
 
@@ -108,6 +108,8 @@ struct Groups<const L: usize> {
     free: Vec<Group>,
     extras: Extras,
     agenda: Agenda,
+    /// Boundaries that see a row which is not late.
+    span: i32,
     values: HashMap<u128, Run, RandomState>,
     /// Earlier runs of a value that has several.
     earlier: HashMap<u128, Vec<Run>, RandomState>,
@@ -119,7 +121,7 @@ struct Groups<const L: usize> {
 }
 
 impl<const L: usize> Groups<L> {
-    fn new(kinds: Kinds, now: i32, bytes_max: usize) -> Self {
+    fn new(kinds: Kinds, span: i32, now: i32, bytes_max: usize) -> Self {
         Groups {
             index: HashTable::new(),
             hasher: RandomState::new(),
@@ -127,7 +129,8 @@ impl<const L: usize> Groups<L> {
             slots: Vec::new(),
             free: Vec::new(),
             extras: Extras::new(kinds),
-            agenda: Agenda::default(),
+            agenda: Agenda::new(span),
+            span,
             values: HashMap::with_hasher(RandomState::new()),
             earlier: HashMap::with_hasher(RandomState::new()),
             sweep_at: SWEEP_MIN,
@@ -138,14 +141,27 @@ impl<const L: usize> Groups<L> {
         }
     }
 
-    fn change(&mut self, group: Group, at: i32, lane: usize, by: i64) {
+    /// Adds `by` from a boundary on.
+    fn come(&mut self, group: Group, at: i32, lane: usize, by: i64) {
         let slot = &mut self.slots[group as usize];
         if at <= self.now {
             slot.sums[lane] = slot.sums[lane].wrapping_add(by);
             // Seen at the next final boundary at the earliest.
             self.agenda.push(self.now, self.now + 1, group);
-        } else if slot.deltas.add(at, lane, by) && !(by < 0 && fault::is(Fault::ExpiryNotSeen)) {
+        } else if slot.deltas.add(self.now, at, lane, by) {
             self.agenda.push(self.now, at, group);
+        }
+    }
+
+    /// Takes `by` away from a boundary on.
+    fn go(&mut self, group: Group, at: i32, lane: usize, by: i64) {
+        let slot = &mut self.slots[group as usize];
+        let came = at.saturating_sub(self.span);
+        if at <= self.now {
+            slot.sums[lane] = slot.sums[lane].wrapping_sub(by);
+            self.agenda.push(self.now, self.now + 1, group);
+        } else if slot.deltas.take(self.now, came, lane, by) {
+            self.agenda.push(self.now, came, group);
         }
     }
 
@@ -196,11 +212,11 @@ impl<const L: usize> Groups<L> {
         let (met, mut apart): (Vec<Run>, Vec<Run>) = runs.into_iter().partition(meets);
         let joined = met.iter().fold(run, |j, m| (j.0.min(m.0), j.1.max(m.1)));
         for (first, last) in &met {
-            self.change(group, *first, lane, -1);
-            self.change(group, last + 1, lane, 1);
+            self.come(group, *first, lane, -1);
+            self.go(group, last + 1, lane, -1);
         }
-        self.change(group, joined.0, lane, 1);
-        self.change(group, joined.1 + 1, lane, -1);
+        self.come(group, joined.0, lane, 1);
+        self.go(group, joined.1 + 1, lane, 1);
         apart.push(joined);
         apart.sort_unstable();
         let latest = apart.pop().expect("at least the new run");
@@ -225,67 +241,6 @@ impl<const L: usize> Groups<L> {
         if self.values.capacity() > 4 * self.sweep_at {
             self.values.shrink_to(self.sweep_at);
         }
-    }
-}
-
-/// Boundaries ahead that have a place of their own; those further on are kept sorted.
-const NEAR: usize = 16_384;
-
-/// Which groups change at which boundary, with repetitions.
-#[derive(Default)]
-struct Agenda {
-    /// Of boundaries `base`, `base + 1`, …
-    near: VecDeque<Vec<Group>>,
-    base: i32,
-    far: BTreeMap<i32, Vec<Group>>,
-    entries: usize,
-}
-
-impl Agenda {
-    fn push(&mut self, now: i32, at: i32, group: Group) {
-        self.entries += 1;
-        if self.near.is_empty() {
-            self.base = at.min(now.saturating_add(1)).max(at - NEAR as i32 / 2);
-        }
-        // Wrapping: boundaries long before the base are as far away as those long behind it.
-        let place = at.wrapping_sub(self.base) as u32 as usize;
-        if place >= NEAR {
-            return self.far.entry(at).or_default().push(group);
-        }
-        if place >= self.near.len() {
-            self.near.resize_with(place + 1, Vec::new);
-        }
-        self.near[place].push(group);
-    }
-
-    fn first(&self) -> Option<i32> {
-        let near = self.near.iter().position(|groups| !groups.is_empty()).map(|n| self.base + n as i32);
-        let far = self.far.first_key_value().map(|(at, _)| *at);
-        match (near, far) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
-    }
-
-    fn take_until(&mut self, slot: i32, mut each: impl FnMut(Group)) {
-        while let Some(entry) = self.far.first_entry() {
-            if *entry.key() > slot {
-                break;
-            }
-            let groups = entry.remove();
-            self.entries -= groups.len();
-            groups.into_iter().for_each(&mut each);
-        }
-        while !self.near.is_empty() && self.base <= slot {
-            let groups = self.near.pop_front().expect("it is not empty");
-            self.base += 1;
-            self.entries -= groups.len();
-            groups.into_iter().for_each(&mut each);
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        self.entries * 6 + (self.near.len() + 3 * self.far.len()) * 24
     }
 }
 
@@ -328,9 +283,9 @@ impl<const L: usize> Panes for Groups<L> {
     }
 
     fn add(&mut self, group: Group, seen: Seen, lane: usize, value: i64) {
-        self.change(group, seen.enter, lane, value);
+        self.come(group, seen.enter, lane, value);
         let behind = seen.leave + i32::from(!fault::is(Fault::ClosedTwice));
-        self.change(group, behind, lane, value.wrapping_neg());
+        self.go(group, behind, lane, value);
     }
 
     fn add_distinct(&mut self, group: Group, seen: Seen, lane: usize, value: &[u8]) {
@@ -338,12 +293,12 @@ impl<const L: usize> Panes for Groups<L> {
         match self.join(id, (seen.enter, seen.leave)) {
             Joined::Nothing => {}
             Joined::New => {
-                self.change(group, seen.enter, lane, 1);
-                self.change(group, seen.leave + 1, lane, -1);
+                self.come(group, seen.enter, lane, 1);
+                self.go(group, seen.leave + 1, lane, 1);
             }
             Joined::Longer { from, to } => {
-                self.change(group, from + 1, lane, 1);
-                self.change(group, to + 1, lane, -1);
+                self.go(group, from + 1, lane, -1);
+                self.go(group, to + 1, lane, 1);
             }
             Joined::Among => self.join_among(group, lane, id, (seen.enter, seen.leave)),
         }
@@ -374,14 +329,14 @@ impl<const L: usize> Panes for Groups<L> {
 
     fn advance(&mut self, slot: i32, visit: &mut dyn FnMut(Visited<'_>)) {
         self.now = self.now.max(slot);
-        let (slots, extras) = (&mut self.slots, &mut self.extras);
+        let (slots, extras, span) = (&mut self.slots, &mut self.extras, self.span);
         self.agenda.take_until(slot, |group| {
             let held = &mut slots[group as usize];
             // A group's number may have been used again since.
             if std::mem::replace(&mut held.visited, slot) == slot {
                 return;
             }
-            held.deltas.fold_until(slot, &mut held.sums);
+            held.deltas.fold_until(slot, span, &mut held.sums);
             let kept = extras.advance(group, slot);
             let ahead = !held.deltas.is_empty() && !fault::is(Fault::ForgottenEarly);
             let over = held.sums[0] <= 0 && !ahead;
@@ -416,7 +371,7 @@ impl<const L: usize> Panes for Groups<L> {
         let held = &self.slots[group as usize];
         let mut sums = held.sums;
         if slot > self.now {
-            held.deltas.changes().iter().take_while(|(at, _)| *at <= slot).for_each(|(_, by)| add(&mut sums, by));
+            held.deltas.ahead(self.span).go_to(slot, &mut sums);
         }
         show(&sums, self.extras.of(group));
     }
@@ -424,23 +379,18 @@ impl<const L: usize> Panes for Groups<L> {
     fn passing(&self, group: Group, from: i32, to: i32, condition: &Condition, all: bool, into: &mut Vec<i32>) {
         let held = &self.slots[group as usize];
         let mut sums = held.sums;
-        let mut ahead = held.deltas.changes();
+        let mut ahead = held.deltas.ahead(self.span);
         let mut at = from;
         loop {
-            while let [(slot, by), rest @ ..] = ahead
-                && *slot <= at
-            {
-                add(&mut sums, by);
-                ahead = rest;
-            }
+            ahead.go_to(at, &mut sums);
             if sums[0] > 0 && condition.holds(&sums) {
                 into.push(at);
                 if !all {
                     return;
                 }
             }
-            match ahead.first() {
-                Some((slot, _)) if *slot <= to => at = *slot,
+            match ahead.next() {
+                Some(slot) if slot <= to => at = slot,
                 _ => return,
             }
         }
@@ -454,15 +404,14 @@ impl<const L: usize> Panes for Groups<L> {
         (0..self.slots.len() as Group).filter(|g| !self.slots[*g as usize].key.is_empty()).collect()
     }
 
-    /// What tables and keys take; what hot groups have on the heap is estimated by the agenda's entries.
+    /// What tables and keys take; what groups of several entries have on the heap is estimated by the agenda.
     fn bytes(&self) -> usize {
-        let agenda = self.agenda.bytes();
         self.slots.capacity() * size_of::<Slot<L>>()
             + self.key_bytes
             + self.index.capacity() * 5
             + self.extras.bytes()
-            + agenda
-            + agenda / 4 * size_of::<(i32, [i64; L])>()
+            + self.agenda.bytes()
+            + self.agenda.entries() * size_of::<Delta<L>>() * 3 / 2
             + self.values.capacity() * (size_of::<(u128, Run)>() + 1)
             + self.earlier.len() * 64
     }
@@ -480,7 +429,7 @@ mod tests {
     #[test]
     fn lists_that_are_full_take_values_again_when_others_are_over() {
         const MAX: usize = 1 << 20;
-        let mut panes = panes(1, Kinds { bags: vec![true], ..Kinds::default() }, 0, MAX);
+        let mut panes = panes(1, Kinds { bags: vec![true], ..Kinds::default() }, 10, 0, MAX);
         let group = panes.group(b"hot").expect("there is room");
         let add = |panes: &mut dyn Panes, slot: i32, n: u32| {
             let seen = Seen { enter: slot, leave: slot + 9 };

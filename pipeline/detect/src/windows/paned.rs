@@ -15,6 +15,7 @@ use super::groups::{Group, Panes, SLOTS_MAX, Seen, panes};
 use super::input::Sifted;
 use super::looks::Looks;
 use super::shape::Shape;
+use super::slots::Slots;
 use super::{Ahead, Changes, Fed};
 use crate::oracle::{self, Entity, Held};
 use crate::program::{Selected, run_steps};
@@ -87,7 +88,7 @@ struct Answers {
 
 impl Paned {
     pub fn new(rule: Arc<Rule>, shape: Arc<Shape>, bytes_max: usize) -> Paned {
-        let panes = panes(shape.lanes, shape.kinds(), i32::MIN / 2, bytes_max);
+        let panes = panes(shape.lanes, shape.kinds(), span_of(&rule), i32::MIN / 2, bytes_max);
         Paned {
             rule,
             shape,
@@ -110,7 +111,7 @@ impl Paned {
     /// The final boundary is `slot`, before any row came.
     pub fn begin(&mut self, slot: i64) {
         self.zero = Some(slot);
-        self.panes = panes(self.shape.lanes, self.shape.kinds(), 0, self.bytes_max);
+        self.panes = panes(self.shape.lanes, self.shape.kinds(), span_of(&self.rule), 0, self.bytes_max);
     }
 
     fn relative(&self, slot: i64) -> Option<i32> {
@@ -394,6 +395,12 @@ impl Paned {
     pub fn bytes(&self) -> usize {
         self.panes.bytes() + self.holding.len() * 64 + self.marks.capacity() * size_of::<Mark>()
     }
+}
+
+/// Boundaries that see a row which is not late.
+fn span_of(rule: &Rule) -> i32 {
+    let slides = rule.window.map_or(1, |window| Slots::of(window).panes());
+    slides.min(SLOTS_MAX) as i32
 }
 
 fn mark(marks: &mut Vec<Mark>, group: Group) -> &mut Mark {

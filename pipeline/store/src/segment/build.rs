@@ -18,9 +18,8 @@ use crate::StoreError;
 /// Of the machine's cores; the others belong to normalize and detect.
 const BUILD_THREADS: usize = 2;
 
-/// Pages of `raw` are small, so that reading one event unpacks little. With 1 MB pages 20 scattered events cost
-/// ten times as much as with 64 KB; pages of 192 KB take 8 % more bytes than these.
-const RAW_PAGE_BYTES: usize = 384 << 10;
+/// A page is what reading one event unpacks, and what repeats is only found within one.
+const RAW_PAGE_BYTES: usize = 1536 << 10;
 
 /// Page limits are only checked once per write batch.
 const WRITE_BATCH_ROWS: usize = 64;
