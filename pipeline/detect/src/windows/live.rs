@@ -486,7 +486,7 @@ impl Live {
         table: &str,
         batch: &RecordBatch,
         choices: &mut Choices,
-        (start, reach): (Micros, Reach),
+        (start, reach, until): (Micros, Reach, Micros),
     ) -> Result<(), QueryError> {
         let rule = self.rule.clone();
         for (relation, part) in self.parts(table) {
@@ -496,8 +496,8 @@ impl Live {
             }
             let part = part_of(&rule, relation, part);
             let mut rows = part.sift(batch, chosen, self.origin, self.slots).map_err(QueryError::run)?;
-            let wanted = |time: Micros, stamp: Micros| time >= reach.from || (stamp >= start && time >= reach.oldest);
-            rows.retain(wanted).map_err(QueryError::run)?;
+            let looks = |time: Micros, stamp: Micros| time >= reach.from || (stamp >= start && time >= reach.oldest);
+            rows.retain(|time, stamp| time < until && looks(time, stamp)).map_err(QueryError::run)?;
             self.take(table, relation, rows, false)?;
         }
         Ok(())

@@ -1,5 +1,5 @@
-//! The states of many rules rebuilt together: each stored table is read once, whatever the number of rules, and one scan
-//! picks the rows for all of them, as it does for rows that are admitted.
+//! The states of many rules rebuilt together: each stored row is read once, whatever the number of rules that look back so
+//! far, and one scan picks the rows for all of them, as it does for rows that are admitted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use datafusion::common::Column;
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::{Expr, col, lit};
 use event::{Micros, Origin, TableSchema, column};
-use futures::StreamExt;
 use query::QueryError;
 
 use super::live::{Live, Reach};
 use super::{Choices, Together};
 use crate::memory::States;
 use crate::oracle::instant;
+use crate::parallel;
 
 /// One rule under way.
 struct Restoring<'a> {
@@ -36,7 +36,6 @@ pub async fn restore(
     past: &States<'_>,
     base: &SessionContext,
 ) -> BTreeMap<String, Option<QueryError>> {
-    let together = Together::new(states, schemas);
     let mut all: BTreeMap<&String, Restoring> = BTreeMap::new();
     for (id, state) in states.iter_mut() {
         let start = starts.get(id).copied().unwrap_or(Micros::MIN);
@@ -45,7 +44,7 @@ pub async fn restore(
         all.insert(id, Restoring { state, start, reach, failed: None });
     }
     for schema in schemas {
-        if let Err(error) = read(&mut all, &together, schema, past.stored).await {
+        if let Err(error) = read(&mut all, schemas, schema, past.stored).await {
             let readers = all.values_mut().filter(|r| !r.state.parts_of(&schema.name).is_empty());
             let message = error.to_string();
             readers.for_each(|r| r.failed = Some(QueryError::Run(message.clone())));
@@ -78,32 +77,80 @@ async fn conclude(
 
 async fn read(
     all: &mut BTreeMap<&String, Restoring<'_>>,
-    together: &Together,
+    schemas: &[Arc<TableSchema>],
     schema: &TableSchema,
     stored: &SessionContext,
 ) -> Result<(), QueryError> {
     let table = schema.name.as_str();
-    let mut readers: Vec<&mut Restoring> = all.values_mut().filter(|r| !r.state.parts_of(table).is_empty()).collect();
-    let columns: BTreeSet<String> = readers.iter().flat_map(|r| r.state.columns_of(table)).collect();
-    let Some(from) = readers.iter().map(|r| r.reach.from).min() else { return Ok(()) };
-    let oldest = readers.iter().map(|r| r.reach.oldest).min().unwrap_or(from);
-    let start = readers.iter().map(|r| r.start).min().unwrap_or(Micros::MIN);
-    let mut passes = vec![bounded(from, None)];
-    if oldest < from {
-        passes.push(bounded(oldest, Some(from)).and(col(column::SOURCE_WATERMARK).gt_eq(instant(start))));
+    let mut readers: Readers = all.iter_mut().filter(|(_, r)| !r.state.parts_of(table).is_empty()).collect();
+    let start = readers.iter().map(|(_, r)| r.start).min().unwrap_or(Micros::MIN);
+    let strata = strata(readers.iter().map(|(_, r)| r.reach.from), start);
+    let (Some(oldest), Some(last)) = (readers.iter().map(|(_, r)| r.reach.oldest).min(), strata.last()) else {
+        return Ok(());
+    };
+    // Rows from before what a rule looks back to matter to it if they came late.
+    let begins = |reach: Reach| strata.iter().rfind(|low| **low <= reach.from).copied().unwrap_or(Micros::MIN);
+    if oldest < *last {
+        let late = bounded(oldest, Some(*last)).and(col(column::SOURCE_WATERMARK).gt_eq(instant(start)));
+        pass(&mut readers.iter_mut().collect::<Vec<_>>(), late, &begins, schemas, schema, stored).await?;
     }
-    let mut wide = Wide::new(schema, &columns);
-    for condition in passes {
-        let wanted: Vec<Expr> = wide.names().map(|name| Expr::Column(Column::new_unqualified(name))).collect();
-        let frame = stored.table(table).await.map_err(QueryError::run)?;
-        let frame = frame.filter(condition).and_then(|f| f.select(wanted)).map_err(QueryError::run)?;
-        let mut stream = frame.execute_stream().await.map_err(QueryError::run)?;
-        while let Some(batch) = stream.next().await {
-            let rows = wide.of(&batch.map_err(QueryError::run)?).map_err(QueryError::run)?;
-            give(&mut readers, together.choose(table, &rows), table, &rows);
-        }
+    for (n, low) in strata.iter().enumerate() {
+        let high = strata.get(n + 1).copied();
+        let looks = |(_, r): &&mut (_, &mut Restoring)| high.is_none_or(|high| r.reach.from < high);
+        let mut readers: Vec<_> = readers.iter_mut().filter(looks).collect();
+        pass(&mut readers, bounded(*low, high), &|_| Micros::MAX, schemas, schema, stored).await?;
     }
     Ok(())
+}
+
+type Readers<'a, 'b> = Vec<(&'a &'a String, &'a mut Restoring<'b>)>;
+
+/// Where the ranges of time begin that are read one after the other. Few rules look far back: of long ago only their columns are
+/// read. Each range is at least half of what is left.
+fn strata(froms: impl Iterator<Item = Micros>, start: Micros) -> Vec<Micros> {
+    let mut froms: Vec<Micros> = froms.collect();
+    froms.sort_unstable();
+    let mut strata: Vec<Micros> = Vec::new();
+    for from in froms {
+        match strata.last() {
+            Some(last) if start.saturating_sub(from) > start.saturating_sub(*last) / 2 => {}
+            Some(last) if *last == from => {}
+            _ => strata.push(from),
+        }
+    }
+    strata
+}
+
+/// Stored rows that meet `condition`, for some rules, each up to a time of its own.
+async fn pass(
+    readers: &mut [&mut (&&String, &mut Restoring<'_>)],
+    condition: Expr,
+    until: &(dyn Fn(Reach) -> Micros + Sync),
+    schemas: &[Arc<TableSchema>],
+    schema: &TableSchema,
+    stored: &SessionContext,
+) -> Result<(), QueryError> {
+    let table = schema.name.as_str();
+    let columns: BTreeSet<String> = readers.iter().flat_map(|(_, r)| r.state.columns_of(table)).collect();
+    let together = Arc::new(Together::new(readers.iter().map(|(id, r)| (**id, &*r.state)), schemas));
+    let wide = Wide::new(schema, &columns);
+    let wanted: Vec<Expr> = wide.names().map(|name| Expr::Column(Column::new_unqualified(name))).collect();
+    let frame = stored.table(table).await.map_err(QueryError::run)?;
+    let frame = frame.filter(condition).and_then(|f| f.select(wanted)).map_err(QueryError::run)?;
+    let choose = || {
+        let (together, mut wide, table) = (together.clone(), wide.clone(), table.to_owned());
+        move |batch: &RecordBatch| {
+            let rows = wide.of(batch)?;
+            Ok((together.choose(&table, &rows), rows))
+        }
+    };
+    let give = |(mut choices, rows): (Choices, RecordBatch)| {
+        for (_, reader) in readers.iter_mut().filter(|(_, r)| r.failed.is_none()) {
+            let asked = (reader.start, reader.reach, until(reader.reach));
+            reader.failed = reader.state.take_stored(table, &rows, &mut choices, asked).err();
+        }
+    };
+    parallel::batches(frame, choose, give).await.map_err(QueryError::run)
 }
 
 fn bounded(from: Micros, before: Option<Micros>) -> Expr {
@@ -117,14 +164,8 @@ fn bounded(from: Micros, before: Option<Micros>) -> Expr {
     }
 }
 
-fn give(readers: &mut [&mut Restoring<'_>], mut choices: Choices, table: &str, rows: &RecordBatch) {
-    for reader in readers.iter_mut().filter(|r| r.failed.is_none()) {
-        let asked = (reader.start, reader.reach);
-        reader.failed = reader.state.take_stored(table, rows, &mut choices, asked).err();
-    }
-}
-
 /// Batches with all columns of a table, of which only some were read: the scan asks by position, and only for those.
+#[derive(Clone)]
 struct Wide {
     schema: SchemaRef,
     /// By column of the table, its place among those that are read.

@@ -1,7 +1,7 @@
 //! The sieves of all windowed rules over one batch: one scan picks, per leg, the rows that pass. A leg that a batch does
 //! not touch costs nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
@@ -29,7 +29,7 @@ pub enum Chosen {
 pub struct Choices(HashMap<Place, Vec<u32>>);
 
 impl Together {
-    pub fn new(states: &BTreeMap<String, Live>, schemas: &[Arc<TableSchema>]) -> Together {
+    pub fn new<'a>(states: impl IntoIterator<Item = (&'a String, &'a Live)>, schemas: &[Arc<TableSchema>]) -> Together {
         let (mut questions, mut places) = (Vec::new(), Vec::new());
         for (id, state) in states {
             for (leg, number, part) in state.all_parts() {
