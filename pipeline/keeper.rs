@@ -18,8 +18,8 @@ const KEEP_EVERY: Duration = Duration::from_secs(600);
 
 /// The state tables of the rules in force, kept on disk.
 pub struct Kept {
-    pub derived: Derived,
-    pub rules: Arc<Mutex<RuleSet>>,
+    derived: Derived,
+    rules: Arc<Mutex<RuleSet>>,
     /// Rows that were stored at the last time, and when that was.
     last: (u64, Instant),
 }

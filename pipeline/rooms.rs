@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use alert::Alerts;
 use anyhow::{Context, Result};
@@ -196,7 +196,9 @@ impl Detection {
         // Where new rules start is kept before the first row comes.
         let start = detection.engine.frontier().clone();
         detection.keep(&Output { frontier: start, ..Output::default() })?;
+        let started = Instant::now();
         let output = detection.runtime.block_on(detection.engine.catch_up(&Committed(&detection.store)))?;
+        tracing::info!(took = ?started.elapsed(), "the rules know what is stored");
         let found = detection.keep(&output)?;
         if found > 0 {
             tracing::info!(findings = found, "evaluated stored rows that detection had not seen");

@@ -22,6 +22,7 @@ const SECRETS: usize = 1_800;
 /// Live keys for each event of the stream: a million for the usual size of a run.
 const KEYS_PER_EVENT: usize = 10;
 const READS_PER_EVENT: usize = 4;
+const QUICKEST_OF: usize = 7;
 
 pub fn windows(stream: &[Message], skip: &Skip, rounds: usize, figures: &mut Figures) -> Result<()> {
     let schemas = Schemas::builtin();
@@ -43,7 +44,7 @@ fn distinct_and_fine(schemas: &Schemas, events: usize, rounds: usize, figures: &
     let distinct = "SELECT cluster, actor_user_name, count(DISTINCT objectref_name) AS n FROM kubernetes \
                     WHERE verb = 'get' AND objectref_resource = 'secrets' GROUP BY cluster, actor_user_name \
                     HAVING count(DISTINCT objectref_name) > 1000";
-    let took = run(schemas, &[("distinct", "1h", "1m", distinct)], &reads)?;
+    let took = quickest(|| run(schemas, &[("distinct", "1h", "1m", distinct)], &reads))?;
     let insert = best(rounds, || {
         let mut seen = HashSet::new();
         for n in 0..events {
@@ -53,8 +54,8 @@ fn distinct_and_fine(schemas: &Schemas, events: usize, rounds: usize, figures: &
     figures.add_against("window-distinct", took.events_per_second(), events as f64 / insert.as_secs_f64());
 
     let count = "SELECT cluster, actor_user_name, count(*) AS n FROM kubernetes GROUP BY cluster, actor_user_name HAVING count(*) > 25";
-    let coarse = quicker(|| run(schemas, &[("count", "1h", "10m", count)], &reads))?;
-    let fine = quicker(|| run(schemas, &[("count", "1h", "10s", count)], &reads))?;
+    let coarse = quickest(|| run(schemas, &[("count", "1h", "10m", count)], &reads))?;
+    let fine = quickest(|| run(schemas, &[("count", "1h", "10s", count)], &reads))?;
     figures.add_against("window-fine", fine.ns_per_event(), coarse.ns_per_event());
     Ok(())
 }
@@ -121,10 +122,16 @@ impl Took {
     }
 }
 
-fn quicker(mut work: impl FnMut() -> Result<Took>) -> Result<Took> {
-    let first = work()?;
-    let second = work()?;
-    Ok(if second.busy < first.busy { second } else { first })
+/// The quickest of a few: one takes some hundredths of a second, of which another process may take half.
+fn quickest(mut work: impl FnMut() -> Result<Took>) -> Result<Took> {
+    let mut best = work()?;
+    for _ in 1..QUICKEST_OF {
+        let next = work()?;
+        if next.busy < best.busy {
+            best = next;
+        }
+    }
+    Ok(best)
 }
 
 fn file(id: &str, window: &str, every: &str, sql: &str) -> (std::path::PathBuf, String) {

@@ -8,6 +8,9 @@ use crate::fault::{self, Fault};
 /// Boundaries ahead that have a place of their own; those further on are kept sorted.
 const NEAR: usize = 16_384;
 
+/// So many lists that are over are kept for those to come.
+const SPARE: usize = 8;
+
 /// Groups are in it repeatedly, and also at boundaries where nothing of theirs changes.
 #[derive(Default)]
 pub struct Agenda {
@@ -18,6 +21,8 @@ pub struct Agenda {
     far: BTreeMap<i32, Vec<Group>>,
     /// Of boundaries that have been: ascending.
     past: VecDeque<(i32, Vec<Group>)>,
+    /// Empty lists that have room.
+    spare: Vec<Vec<Group>>,
     entries: usize,
 }
 
@@ -47,7 +52,11 @@ impl Agenda {
         if place >= self.near.len() {
             self.near.resize_with(place + 1, Vec::new);
         }
-        self.near[place].push(group);
+        let groups = &mut self.near[place];
+        if groups.capacity() == 0 {
+            *groups = self.spare.pop().unwrap_or_default();
+        }
+        groups.push(group);
     }
 
     /// The next boundary at which somebody is to be looked at.
@@ -83,10 +92,14 @@ impl Agenda {
             groups.iter().copied().for_each(&mut each);
             self.past.push_back((at, groups));
         }
-        while let Some((_, groups)) = self.past.pop_front_if(|(at, _)| at.saturating_add(self.span) <= slot) {
+        while let Some((_, mut groups)) = self.past.pop_front_if(|(at, _)| at.saturating_add(self.span) <= slot) {
             self.entries -= groups.len();
             if !fault::is(Fault::ExpiryNotSeen) {
-                groups.into_iter().for_each(&mut each);
+                groups.iter().copied().for_each(&mut each);
+            }
+            if self.spare.len() < SPARE {
+                groups.clear();
+                self.spare.push(groups);
             }
         }
     }

@@ -5,7 +5,7 @@
 //! order of arrival.
 
 /// Room for so many when one is not enough, so that a group that goes on growing is not moved at each row.
-const MANY: usize = 4;
+const MANY: usize = 8;
 
 /// Looked through one by one before searching.
 const NEAR: usize = 4;
@@ -115,13 +115,24 @@ impl<const L: usize> Deltas<L> {
         }
     }
 
-    /// Makes boundaries up to `slot` final: what comes and goes there is in `sums` from now on.
-    pub fn fold_until(&mut self, slot: i32, span: i32, sums: &mut [i64; L]) {
+    /// The first boundary of which there is an entry: it is over `span` later.
+    #[cfg(test)]
+    pub fn first(&self) -> i32 {
+        self.entries().0.first().map_or(i32::MAX, |entry| entry.at)
+    }
+
+    /// Makes boundaries up to `slot` final: what comes and goes there is in `sums` from now on. `first` is what
+    /// [`Deltas::first`] says, before and after: most boundaries end nothing, and the oldest entry is far from the newest.
+    pub fn fold_until(&mut self, slot: i32, span: i32, first: &mut i32, sums: &mut [i64; L]) {
         let (entries, had_come) = self.entries();
         let coming = entries[had_come..].iter().take_while(|entry| entry.at <= slot);
         let came = had_come + coming.map(|entry| add(sums, entry.adds)).count();
-        let going = entries[..came].iter().take_while(|entry| entry.at.saturating_add(span) <= slot);
-        let went = going.map(|entry| take(sums, entry.takes)).count();
+        let mut went = 0;
+        if first.saturating_add(span) <= slot {
+            let going = entries[..came].iter().take_while(|entry| entry.at.saturating_add(span) <= slot);
+            went = going.map(|entry| take(sums, entry.takes)).count();
+            *first = entries.get(went).map_or(i32::MAX, |entry| entry.at);
+        }
         match self {
             Deltas::One { used, came: all, .. } => (*used, *all) = (*used && went == 0, came > went),
             Deltas::Many { gone, came: all, entries } => {
@@ -140,9 +151,9 @@ impl<const L: usize> Deltas<L> {
     }
 
     /// The boundaries ahead at which anything changes.
-    pub fn ahead(&self, span: i32) -> Ahead<'_, L> {
+    pub fn ahead(&self, span: i32, first: i32) -> Ahead<'_, L> {
         let (entries, came) = self.entries();
-        Ahead { coming: &entries[came..], going: entries, span }
+        Ahead { coming: &entries[came..], going: entries, first, span }
     }
 }
 
@@ -150,19 +161,18 @@ impl<const L: usize> Deltas<L> {
 pub struct Ahead<'a, const L: usize> {
     coming: &'a [Entry<L>],
     going: &'a [Entry<L>],
+    /// Of `going`.
+    first: i32,
     span: i32,
 }
 
 impl<const L: usize> Ahead<'_, L> {
     /// The next boundary at which anything changes.
     pub fn next(&self) -> Option<i32> {
-        let comes = self.coming.first().map(|entry| entry.at);
+        let comes = self.coming.first().map_or(i32::MAX, |entry| entry.at);
         // What goes first came before whatever comes.
-        let goes = self.going.first().map(|entry| entry.at.saturating_add(self.span));
-        match (comes, goes) {
-            (Some(comes), Some(goes)) => Some(comes.min(goes)),
-            (one, other) => one.or(other),
-        }
+        let next = comes.min(self.first.saturating_add(self.span));
+        (next < i32::MAX).then_some(next)
     }
 
     /// Everything up to `slot` happens to `sums`.
@@ -173,10 +183,11 @@ impl<const L: usize> Ahead<'_, L> {
             add(sums, entry.adds);
             self.coming = rest;
         }
-        while let [entry, rest @ ..] = self.going
-            && entry.at.saturating_add(self.span) <= slot
+        while self.first.saturating_add(self.span) <= slot
+            && let [entry, rest @ ..] = self.going
         {
             take(sums, entry.takes);
+            self.first = rest.first().map_or(i32::MAX, |entry| entry.at);
             self.going = rest;
         }
     }
@@ -215,7 +226,7 @@ mod tests {
             let mut random = StdRng::seed_from_u64(seed);
             let span = random.random_range(1..40);
             let (mut deltas, mut map) = (Deltas::<2>::default(), BTreeMap::<i32, [i64; 2]>::new());
-            let (mut now, mut sums, mut expected) = (0, [0; 2], [0; 2]);
+            let (mut now, mut sums, mut expected, mut first) = (0, [0; 2], [0; 2], i32::MAX);
             for _ in 0..400 {
                 if random.random_bool(0.8) {
                     let near = random.random_bool(0.5);
@@ -227,15 +238,17 @@ mod tests {
                     let from = random.random_range((now + 1 - span).max(at - span)..=at);
                     deltas.take(now, from, lane, by);
                     map.entry(from + span).or_default()[lane] -= by;
+                    first = first.min(at).min(from);
                 } else {
                     now += random.random_range(1..20);
-                    deltas.fold_until(now, span, &mut sums);
+                    deltas.fold_until(now, span, &mut first, &mut sums);
                     let ahead = map.split_off(&(now + 1));
                     map.values().for_each(|by| add(&mut expected, *by));
                     map = ahead;
                     assert_eq!(sums, expected, "seed {seed}");
                 }
-                let (mut ahead, mut then, mut expected) = (deltas.ahead(span), sums, sums);
+                assert_eq!(first, deltas.first(), "seed {seed}");
+                let (mut ahead, mut then, mut expected) = (deltas.ahead(span, first), sums, sums);
                 let mut changes = map.iter().peekable();
                 while let Some(next) = ahead.next() {
                     ahead.go_to(next, &mut then);

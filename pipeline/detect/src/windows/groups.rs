@@ -40,6 +40,8 @@ struct Slot<const L: usize> {
     key: Box<[u8]>,
     /// The boundary at which it was last among the changed ones.
     visited: i32,
+    /// Of `deltas`, at hand.
+    first: i32,
     /// At the final boundary.
     sums: [i64; L],
     deltas: Deltas<L>,
@@ -149,6 +151,7 @@ impl<const L: usize> Groups<L> {
             // Seen at the next final boundary at the earliest.
             self.agenda.push(self.now, self.now + 1, group);
         } else if slot.deltas.add(self.now, at, lane, by) {
+            slot.first = slot.first.min(at);
             self.agenda.push(self.now, at, group);
         }
     }
@@ -161,6 +164,7 @@ impl<const L: usize> Groups<L> {
             slot.sums[lane] = slot.sums[lane].wrapping_sub(by);
             self.agenda.push(self.now, self.now + 1, group);
         } else if slot.deltas.take(self.now, came, lane, by) {
+            slot.first = slot.first.min(came);
             self.agenda.push(self.now, came, group);
         }
     }
@@ -261,7 +265,8 @@ impl<const L: usize> Panes for Groups<L> {
         if self.full && self.free.is_empty() {
             return None;
         }
-        let slot = Slot { key: key.into(), visited: i32::MIN, sums: [0; L], deltas: Deltas::default() };
+        let slot =
+            Slot { key: key.into(), visited: i32::MIN, first: i32::MAX, sums: [0; L], deltas: Deltas::default() };
         let group = match self.free.pop() {
             Some(group) => {
                 self.slots[group as usize] = slot;
@@ -336,7 +341,7 @@ impl<const L: usize> Panes for Groups<L> {
             if std::mem::replace(&mut held.visited, slot) == slot {
                 return;
             }
-            held.deltas.fold_until(slot, span, &mut held.sums);
+            held.deltas.fold_until(slot, span, &mut held.first, &mut held.sums);
             let kept = extras.advance(group, slot);
             let ahead = !held.deltas.is_empty() && !fault::is(Fault::ForgottenEarly);
             let over = held.sums[0] <= 0 && !ahead;
@@ -371,7 +376,7 @@ impl<const L: usize> Panes for Groups<L> {
         let held = &self.slots[group as usize];
         let mut sums = held.sums;
         if slot > self.now {
-            held.deltas.ahead(self.span).go_to(slot, &mut sums);
+            held.deltas.ahead(self.span, held.first).go_to(slot, &mut sums);
         }
         show(&sums, self.extras.of(group));
     }
@@ -379,7 +384,7 @@ impl<const L: usize> Panes for Groups<L> {
     fn passing(&self, group: Group, from: i32, to: i32, condition: &Condition, all: bool, into: &mut Vec<i32>) {
         let held = &self.slots[group as usize];
         let mut sums = held.sums;
-        let mut ahead = held.deltas.ahead(self.span);
+        let mut ahead = held.deltas.ahead(self.span, held.first);
         let mut at = from;
         loop {
             ahead.go_to(at, &mut sums);
