@@ -46,8 +46,9 @@ const HOLD_MAX: Duration = Duration::from_millis(20);
 /// A topic of the embedded log that has been silent this long does not hold its source's watermark back.
 const EMBEDDED_IDLE_AFTER: Duration = Duration::from_secs(5);
 const SEAL_CHECK: Duration = Duration::from_millis(50);
-/// Of 0 to 99; where threads have niceness, 9.
+/// Of 0 to 99; where threads have niceness, 9 and 15.
 const BACKGROUND: u8 = 25;
+const LAST: u8 = 10;
 
 /// What detect is told, in the order it happened.
 enum Work {
@@ -181,7 +182,6 @@ impl Running {
 
         let (stats, store, backlog) = (self.stats.clone(), self.store.clone(), self.backlog.clone());
         self.spawn("sealer", move |failed| {
-            in_the_background();
             let _sealed = sealed.pull_on_drop();
             let tell = |offsets: &Offsets| {
                 backlog.committed(offsets);
@@ -216,7 +216,7 @@ impl Running {
     fn spawn_keeper(&mut self, upkeep: Upkeep, kept: Kept) -> Result<()> {
         let (store, stopping) = (self.store.clone(), self.stopping.clone());
         self.spawn("keeper", move |_| {
-            in_the_background();
+            in_the_background(LAST);
             keep(&store, &upkeep, kept, &stopping)
         })
     }
@@ -369,11 +369,37 @@ fn wait_for_the_sealer(store: &Store, bytes_max: u64, failed: &Failure) -> Resul
 }
 
 /// Sealing and merging take most of the time of a busy line, in long stretches: where they compete for a core with what pages
-/// somebody, that goes first. They get what is left, and the line waits for them at its bound.
-fn in_the_background() {
-    let priority = ThreadPriorityValue::try_from(BACKGROUND).unwrap_or(ThreadPriorityValue::MIN);
+/// somebody, that goes first, and merging comes last.
+fn in_the_background(priority: u8) {
+    let priority = ThreadPriorityValue::try_from(priority).unwrap_or(ThreadPriorityValue::MIN);
     if let Err(error) = set_current_thread_priority(ThreadPriority::Crossplatform(priority)) {
         tracing::debug!(?error, "a thread of the store has no lower priority");
+    }
+}
+
+/// A seal gets what the line leaves. One that needs nearly all of the time until the next is due would soon make the line wait at
+/// its bound, and every event with it: then the next ones compete on equal terms.
+#[derive(Default)]
+struct Pace {
+    began: Option<Instant>,
+    hurries: bool,
+}
+
+impl Pace {
+    fn seal(&mut self, store: &Store) -> Result<Option<Commit>, StoreError> {
+        let (began, hurries) = (Instant::now(), self.hurries);
+        let between = self.began.replace(began).map(|before| began - before);
+        // In a thread of its own: one that has a lower priority may not have its old one back.
+        let seal = || {
+            if !hurries {
+                in_the_background(BACKGROUND);
+            }
+            store.seal()
+        };
+        let sealed = std::thread::scope(|scope| scope.spawn(seal).join());
+        let spare = if hurries { 2.0 } else { 1.15 };
+        self.hurries = between.is_some_and(|between| began.elapsed().mul_f64(spare) > between);
+        sealed.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 }
 
@@ -386,7 +412,7 @@ fn seal(
     drained: &Shutdown,
     failed: &Failure,
 ) -> Result<()> {
-    let mut patience = Patience::default();
+    let (mut patience, mut pace) = (Patience::default(), Pace::default());
     loop {
         let last = drained.wait(SEAL_CHECK);
         if !last && !store.seal_due(Instant::now()) {
@@ -396,7 +422,7 @@ fn seal(
         if last && failed.happened() {
             return Ok(());
         }
-        let sealed = match store.seal() {
+        let sealed = match pace.seal(store) {
             Err(error) if error.can_heal() && patience.lasts(last) => {
                 patience.wait(&error, drained);
                 continue;
