@@ -68,4 +68,6 @@ pub enum Fault {
     StateStandsStill,
     /// A key is taken to be gone from one side of a join with the first of its rows.
     PartnerForgotten,
+    /// A state table that is kept on disk says that it has one row more.
+    KeptTooFar,
 }

@@ -20,6 +20,7 @@ use super::state::StateTable;
 use super::versions::{Version, Versions};
 use super::{BEHIND_US, STATE_BYTES_MAX, load_versions, of_table};
 use crate::error::DetectError;
+use crate::fault::{self, Fault};
 use crate::history::History;
 use crate::ident::Identity;
 use crate::ruleset::RuleSet;
@@ -168,7 +169,8 @@ impl Derived {
             return;
         }
         let body = encode(versions);
-        let next = committed.0.iter().map(|((topic, partition), next)| (topic.to_string(), *partition, *next));
+        let more = i64::from(fault::is(Fault::KeptTooFar));
+        let next = committed.0.iter().map(|((topic, partition), next)| (topic.to_string(), *partition, *next + more));
         let head = Head {
             format: FORMAT,
             of: self.of(state, context),

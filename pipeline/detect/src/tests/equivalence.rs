@@ -19,6 +19,9 @@ use crate::{Engine, RuleSet};
 const WAYS: u64 = 25;
 const CASES_DEFAULT: u64 = 10_000;
 
+/// Never fires, and looks further back than all others: a start reads for them what lies between in another pass.
+const WATCHER: &str = "SELECT cluster, count(*) AS n FROM kubernetes GROUP BY cluster HAVING count(*) > 1000000";
+
 /// How one run differs from another: batches, commits, crashes.
 struct Way {
     batch: u64,
@@ -206,7 +209,11 @@ async fn case(seed: u64, counts: &mut Counts) -> Result<(), String> {
     let (entity, header, sql) = rule(&mut random);
     let text = rule_text(&entity, &header, &sql);
     let owned = |(path, text): (&str, &str)| (path.into(), text.to_owned());
-    let set = match with_states(&STATES.map(owned), &[owned(("d/rule.sql", &text))], "").await {
+    let mut files = vec![owned(("d/rule.sql", &text))];
+    if seed % 4 == 3 {
+        files.push(owned(("d/watcher.sql", &rule_text("cluster", "window: 60s\nevery: 20s", WATCHER))));
+    }
+    let set = match with_states(&STATES.map(owned), &files, "").await {
         Ok(set) => set,
         Err(refused) => {
             assert!(refused.0.iter().all(|p| !p.message.is_empty()), "a refusal has a reason");

@@ -2,6 +2,7 @@
 //! for random arrival, batches, commits, crashes, late rows, ties and NULLs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +17,9 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use event::{Finding, Frontier, Micros, Offsets, Origin, Source, Standing, Watermarks};
+use futures::FutureExt;
 
+use crate::fault::{self, Fault};
 use crate::fixtures::{Cell, Row, Store, admitted, row, rule_text, schemas};
 use crate::{Derived, Engine, Folder, History, Output, RuleErrors, RuleSet};
 
@@ -559,6 +562,21 @@ async fn any_arrival_commit_and_crash_is_the_naive_evaluation() {
     for kind in [Kind::Provisional, Kind::Confirmed, Kind::ConfirmedNew, Kind::Retracted] {
         assert!(cases < 60 || told.get(&kind).is_some_and(|n| *n > 5), "the cases do not show {kind:?}: {told:?}");
     }
+}
+
+/// What the cases would not see is worth nothing: one row that a start takes to be known already.
+#[tokio::test]
+async fn a_kept_state_table_that_lacks_a_row_is_seen() {
+    let rules = rules().await;
+    let (mut seed, mut caught) = (0, false);
+    while !caught && seed < 400 {
+        fault::inject(Some(Fault::KeptTooFar));
+        caught = AssertUnwindSafe(case(&rules, seed, &mut BTreeMap::new())).catch_unwind().await.is_err();
+        fault::inject(None);
+        seed += 1;
+    }
+    assert!(caught, "no case of {seed} sees it");
+    println!("seen by seed {}", seed - 1);
 }
 
 /// What is told of one row after the other, each in a unit of its own: standing and uid.

@@ -21,6 +21,7 @@ use crate::parallel;
 
 /// One rule under way.
 struct Restoring<'a> {
+    id: &'a String,
     state: &'a mut Live,
     start: Micros,
     reach: Reach,
@@ -36,25 +37,26 @@ pub async fn restore(
     past: &States<'_>,
     base: &SessionContext,
 ) -> BTreeMap<String, Option<QueryError>> {
-    let mut all: BTreeMap<&String, Restoring> = BTreeMap::new();
+    let mut all: Vec<Restoring> = Vec::new();
     for (id, state) in states.iter_mut() {
         let start = starts.get(id).copied().unwrap_or(Micros::MIN);
         let back = state.back();
         let reach = state.reach(start, back);
-        all.insert(id, Restoring { state, start, reach, failed: None });
+        all.push(Restoring { id, state, start, reach, failed: None });
     }
     for schema in schemas {
-        if let Err(error) = read(&mut all, schemas, schema, past.stored).await {
-            let readers = all.values_mut().filter(|r| !r.state.parts_of(&schema.name).is_empty());
+        let readers = all.iter_mut().filter(|r| !r.state.parts_of(&schema.name).is_empty());
+        let mut readers: Vec<&mut Restoring> = readers.collect();
+        if let Err(error) = read(&mut readers, schemas, schema, past.stored).await {
             let message = error.to_string();
-            readers.for_each(|r| r.failed = Some(QueryError::Run(message.clone())));
+            readers.iter_mut().for_each(|r| r.failed = Some(QueryError::Run(message.clone())));
         }
     }
     let mut outcomes = BTreeMap::new();
-    for (id, restoring) in all {
-        let outcome = match restoring.failed {
+    for Restoring { id, state, start, failed, .. } in all {
+        let outcome = match failed {
             Some(error) => Some(error),
-            None => conclude(restoring.state, restoring.start, past, base).await.err(),
+            None => conclude(state, start, past, base).await.err(),
         };
         outcomes.insert(id.clone(), outcome);
     }
@@ -76,34 +78,30 @@ async fn conclude(
 }
 
 async fn read(
-    all: &mut BTreeMap<&String, Restoring<'_>>,
+    readers: &mut [&mut Restoring<'_>],
     schemas: &[Arc<TableSchema>],
     schema: &TableSchema,
     stored: &SessionContext,
 ) -> Result<(), QueryError> {
-    let table = schema.name.as_str();
-    let mut readers: Readers = all.iter_mut().filter(|(_, r)| !r.state.parts_of(table).is_empty()).collect();
-    let start = readers.iter().map(|(_, r)| r.start).min().unwrap_or(Micros::MIN);
-    let strata = strata(readers.iter().map(|(_, r)| r.reach.from), start);
-    let (Some(oldest), Some(last)) = (readers.iter().map(|(_, r)| r.reach.oldest).min(), strata.last()) else {
+    let start = readers.iter().map(|r| r.start).min().unwrap_or(Micros::MIN);
+    let strata = strata(readers.iter().map(|r| r.reach.from), start);
+    let (Some(oldest), Some(last)) = (readers.iter().map(|r| r.reach.oldest).min(), strata.last()) else {
         return Ok(());
     };
     // Rows from before what a rule looks back to matter to it if they came late.
     let begins = |reach: Reach| strata.iter().rfind(|low| **low <= reach.from).copied().unwrap_or(Micros::MIN);
     if oldest < *last {
         let late = bounded(oldest, Some(*last)).and(col(column::SOURCE_WATERMARK).gt_eq(instant(start)));
-        pass(&mut readers.iter_mut().collect::<Vec<_>>(), late, &begins, schemas, schema, stored).await?;
+        pass(readers.iter_mut().collect(), late, &begins, schemas, schema, stored).await?;
     }
     for (n, low) in strata.iter().enumerate() {
         let high = strata.get(n + 1).copied();
-        let looks = |(_, r): &&mut (_, &mut Restoring)| high.is_none_or(|high| r.reach.from < high);
-        let mut readers: Vec<_> = readers.iter_mut().filter(looks).collect();
-        pass(&mut readers, bounded(*low, high), &|_| Micros::MAX, schemas, schema, stored).await?;
+        let looks = |r: &&mut &mut Restoring| high.is_none_or(|high| r.reach.from < high);
+        let readers = readers.iter_mut().filter(looks).collect();
+        pass(readers, bounded(*low, high), &|_| Micros::MAX, schemas, schema, stored).await?;
     }
     Ok(())
 }
-
-type Readers<'a, 'b> = Vec<(&'a &'a String, &'a mut Restoring<'b>)>;
 
 /// Where the ranges of time begin that are read one after the other. Few rules look far back: of long ago only their columns are
 /// read. Each range is at least half of what is left.
@@ -123,7 +121,7 @@ fn strata(froms: impl Iterator<Item = Micros>, start: Micros) -> Vec<Micros> {
 
 /// Stored rows that meet `condition`, for some rules, each up to a time of its own.
 async fn pass(
-    readers: &mut [&mut (&&String, &mut Restoring<'_>)],
+    mut readers: Vec<&mut &mut Restoring<'_>>,
     condition: Expr,
     until: &(dyn Fn(Reach) -> Micros + Sync),
     schemas: &[Arc<TableSchema>],
@@ -131,8 +129,8 @@ async fn pass(
     stored: &SessionContext,
 ) -> Result<(), QueryError> {
     let table = schema.name.as_str();
-    let columns: BTreeSet<String> = readers.iter().flat_map(|(_, r)| r.state.columns_of(table)).collect();
-    let together = Arc::new(Together::new(readers.iter().map(|(id, r)| (**id, &*r.state)), schemas));
+    let columns: BTreeSet<String> = readers.iter().flat_map(|r| r.state.columns_of(table)).collect();
+    let together = Arc::new(Together::new(readers.iter().map(|r| (r.id, &*r.state)), schemas));
     let wide = Wide::new(schema, &columns);
     let wanted: Vec<Expr> = wide.names().map(|name| Expr::Column(Column::new_unqualified(name))).collect();
     let frame = stored.table(table).await.map_err(QueryError::run)?;
@@ -145,7 +143,7 @@ async fn pass(
         }
     };
     let give = |(mut choices, rows): (Choices, RecordBatch)| {
-        for (_, reader) in readers.iter_mut().filter(|(_, r)| r.failed.is_none()) {
+        for reader in readers.iter_mut().filter(|r| r.failed.is_none()) {
             let asked = (reader.start, reader.reach, until(reader.reach));
             reader.failed = reader.state.take_stored(table, &rows, &mut choices, asked).err();
         }
@@ -206,5 +204,21 @@ impl Wide {
             }
         });
         Ok(RecordBatch::try_new(self.schema.clone(), columns.collect())?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_of_time_is_at_least_half_of_what_is_left() {
+        let check = |froms: &[Micros], expected: &[Micros]| {
+            assert_eq!(strata(froms.iter().copied(), 100), expected, "{froms:?}");
+        };
+        check(&[], &[]);
+        check(&[99, 0, 10, 40, 60, 90, 95, 60], &[0, 60, 90, 95, 99]);
+        check(&[50, 50, 49], &[49]);
+        check(&[Micros::MIN, 0, 120], &[Micros::MIN, 0, 120]);
     }
 }
