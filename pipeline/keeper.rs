@@ -1,32 +1,81 @@
-//! The keeper: merges small segments, removes expired ones and sweeps up, one thing at a time, beside everything else.
+//! The keeper: merges small segments, removes expired ones after rules have remembered what they say, sweeps up and keeps
+//! state tables on disk, one thing at a time, beside everything else.
 //! What it does can always be done later, so it never fails the process: it says what went wrong and tries again.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
-use detect::{Derived, RuleSet};
-use store::{Store, StoreError};
+use anyhow::{Result, bail};
+
+use detect::{Derived, History, RuleSet};
+use event::Offsets;
+use query::TableProvider;
+use store::{Expiring, Store, StoreError};
 
 use crate::config::Upkeep;
-use crate::rooms::{Committed, runtime, wall_clock};
+use crate::rooms::{Committed, retained, runtime, wall_clock};
 use crate::shutdown::Shutdown;
 
-/// State tables are kept anew after so many rows: a start reads at most about as many of them again. Or after so long.
-const KEEP_ROWS: u64 = 500_000;
+/// State tables are kept anew after so many records: a start reads about as many again at most. Or after so long.
+const KEEP_RECORDS: i64 = 500_000;
 const KEEP_EVERY: Duration = Duration::from_secs(600);
 
-/// The state tables of the rules in force, kept on disk.
+/// What remembering takes when events expire, at most, as a part of all time.
+const REMEMBERING_ONE_IN: u32 = 20;
+
+/// What cannot be read or written now can perhaps be in some minutes. A limit that is set holds all the same.
+const REMEMBERING_TRIES: u32 = 10;
+
+/// What the rules in force remember, kept on disk.
 pub struct Kept {
-    derived: Derived,
+    derived: Arc<Derived>,
     rules: Arc<Mutex<RuleSet>>,
-    /// Rows that were stored at the last time, and when that was.
-    last: (u64, Instant),
+    /// How many records were committed at the last time, and when that was.
+    last: (i64, Instant),
+    /// Events expire again from then on.
+    expiry_due: Instant,
+    /// How often what goes could not be remembered.
+    tries: u32,
 }
 
 impl Kept {
-    pub fn new(derived: Derived, rules: Arc<Mutex<RuleSet>>, rows: u64) -> Kept {
-        Kept { derived, rules, last: (rows, Instant::now()) }
+    /// The start has kept what was worth it, as of what was `committed` then.
+    pub fn new(derived: Arc<Derived>, rules: Arc<Mutex<RuleSet>>, committed: &Offsets) -> Kept {
+        let now = Instant::now();
+        Kept { derived, rules, last: (records(committed), now), expiry_due: now, tries: 0 }
+    }
+
+    fn rules(&self) -> RuleSet {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Remembers what goes. What cannot be remembered stays for a while, unless the disk is full: it has to have room first.
+    fn remember(&mut self, store: &Store, expiring: &Expiring) -> Result<()> {
+        let started = Instant::now();
+        let (tables, marks) = (expiring.tables(), store.watermarks()?);
+        let going = Going(expiring);
+        let folded = runtime()?.block_on(retained(store).fold(&self.rules(), &marks, &tables, &going))?;
+        self.expiry_due = Instant::now() + started.elapsed() * REMEMBERING_ONE_IN;
+        for name in &folded.too_much {
+            metrics::counter!("stakeout_retained_lost_total").increment(1);
+            tracing::error!(name, "needs too much memory to remember what expires");
+        }
+        let Some((first, reason)) = folded.failed.first() else {
+            self.tries = 0;
+            tracing::debug!(rows = folded.rows, files = folded.files, took = ?started.elapsed(), "remembered what goes");
+            return Ok(());
+        };
+        let all = folded.failed.len();
+        let what =
+            format!("what expires cannot be remembered by {all} rules and state tables, first `{first}`: {reason}");
+        self.tries += 1;
+        if !folded.disk_full && self.tries < REMEMBERING_TRIES {
+            bail!("{what}; it stays for now");
+        }
+        self.tries = 0;
+        metrics::counter!("stakeout_retained_lost_total").increment(all as u64);
+        tracing::error!("events expire that are not remembered: {what}");
+        Ok(())
     }
 
     fn refresh_if_due(&mut self, store: &Store) {
@@ -36,25 +85,40 @@ impl Kept {
     }
 
     fn try_refresh(&mut self, store: &Store) -> Result<()> {
-        let (rows, (last_rows, last)) = (store.stats()?.rows, self.last);
-        if rows == last_rows || (rows < last_rows.saturating_add(KEEP_ROWS) && last.elapsed() < KEEP_EVERY) {
+        let committed = store.offsets()?;
+        let (now, (before, last)) = (records(&committed), self.last);
+        if now == before || (now < before.saturating_add(KEEP_RECORDS) && last.elapsed() < KEEP_EVERY) {
             return Ok(());
         }
-        self.last = (rows, Instant::now());
-        let rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let committed = (&store.watermarks()?, &store.offsets()?);
-        let tables = runtime()?.block_on(self.derived.refresh(&rules, committed, &Committed(store)))?;
+        self.last = (now, Instant::now());
+        let rules = self.rules();
+        let marks = store.watermarks()?;
+        let tables = runtime()?.block_on(self.derived.refresh(&rules, (&marks, &committed), &Committed(store)))?;
         let took = self.last.1.elapsed();
         tracing::debug!(tables, ?took, "kept the state tables that had changed");
         Ok(())
     }
 }
 
+/// The rows that are about to go.
+struct Going<'a>(&'a Expiring);
+
+impl History for Going<'_> {
+    fn table(&self, name: &str) -> Arc<dyn TableProvider> {
+        self.0.table(name).expect("rules ask for stored tables")
+    }
+}
+
+/// Up to offsets; only differences mean something.
+fn records(offsets: &Offsets) -> i64 {
+    offsets.0.values().sum()
+}
+
 /// Rounds until the switch is pulled; a merge that is going on then is dropped.
 pub fn keep(store: &Store, upkeep: &Upkeep, mut kept: Kept, stopping: &Shutdown) -> Result<()> {
     let mut told: Option<String> = None;
     loop {
-        let result = round(store, upkeep, &mut || kept.refresh_if_due(store), &|| stopping.pulled());
+        let result = round(store, upkeep, Some(&mut kept), &|| stopping.pulled());
         if stopping.wait(Duration::ZERO) {
             return Ok(());
         }
@@ -76,9 +140,24 @@ pub fn keep(store: &Store, upkeep: &Upkeep, mut kept: Kept, stopping: &Shutdown)
     }
 }
 
-/// Everything that is due now; `between` two merges comes what should not wait for all of them.
-fn round(store: &Store, upkeep: &Upkeep, between: &mut dyn FnMut(), stop: &dyn Fn() -> bool) -> Result<(), StoreError> {
-    let expired = store.expire(&upkeep.retention, wall_clock())?;
+/// Everything that is due now. Rules that remember come between two merges: they should not wait for all of them.
+fn round(store: &Store, upkeep: &Upkeep, mut kept: Option<&mut Kept>, stop: &dyn Fn() -> bool) -> Result<()> {
+    if kept.as_ref().is_none_or(|kept| kept.expiry_due <= Instant::now()) {
+        expire(store, upkeep, kept.as_deref_mut())?;
+    }
+    let merged = merge_all(store, upkeep, kept, stop);
+    // What was merged before an error is swept all the same.
+    let waiting = store.sweep()?;
+    metrics::gauge!("stakeout_folders_waiting_for_readers").set(waiting as f64);
+    Ok(merged?)
+}
+
+fn expire(store: &Store, upkeep: &Upkeep, kept: Option<&mut Kept>) -> Result<()> {
+    let expiring = store.expiring(&upkeep.retention, wall_clock())?;
+    if let Some(kept) = kept.filter(|_| upkeep.remember && !expiring.is_empty()) {
+        kept.remember(store, &expiring)?;
+    }
+    let expired = store.remove(expiring)?;
     if expired.segments > 0 {
         metrics::counter!("stakeout_expired_segments_total").increment(expired.segments);
         metrics::counter!("stakeout_expired_rows_total").increment(expired.rows);
@@ -91,12 +170,7 @@ fn round(store: &Store, upkeep: &Upkeep, between: &mut dyn FnMut(), stop: &dyn F
         );
     }
     metrics::gauge!("stakeout_held_segments").set(expired.held as f64);
-    let merged = merge_all(store, upkeep, between, stop);
-    // What was merged before an error is swept all the same.
-    let waiting = store.sweep()?;
-    metrics::gauge!("stakeout_folders_waiting_for_readers").set(waiting as f64);
-    show(store)?;
-    merged
+    Ok(())
 }
 
 fn show(store: &Store) -> Result<(), StoreError> {
@@ -110,13 +184,15 @@ fn show(store: &Store) -> Result<(), StoreError> {
 fn merge_all(
     store: &Store,
     upkeep: &Upkeep,
-    between: &mut dyn FnMut(),
+    mut kept: Option<&mut Kept>,
     stop: &dyn Fn() -> bool,
 ) -> Result<(), StoreError> {
     while !stop() {
         // A store that grows fast has something to merge at any time.
         show(store)?;
-        between();
+        if let Some(kept) = &mut kept {
+            kept.refresh_if_due(store);
+        }
         let started = Instant::now();
         let Some(done) = store.compact(&upkeep.compaction, wall_clock(), stop)? else { return Ok(()) };
         metrics::counter!("stakeout_compactions_total").increment(1);
@@ -131,7 +207,7 @@ fn merge_all(
 /// After an import: what piled up is merged before the next command meets it. Expiring is left to a run.
 pub fn tidy(store: &Store, upkeep: &Upkeep) {
     let quiet = Upkeep { retention: Default::default(), ..upkeep.clone() };
-    if let Err(error) = round(store, &quiet, &mut || (), &|| false) {
+    if let Err(error) = round(store, &quiet, None, &|| false) {
         tracing::warn!("the import is whole, but its segments could not be merged: {error}");
     }
 }

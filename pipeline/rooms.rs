@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use alert::Alerts;
 use anyhow::{Context, Result};
-use detect::{Derived, Engine, History, Output, RuleSet};
+use detect::{Derived, Engine, History, Output, Retained, RuleSet};
 use event::{Admitted, Commit, Micros, Origin, Polled, Seen, Source, TableSchema, Watermarks};
 use normalize::{Admit, AdmitConfig, Normalized, Normalizer, Schemas};
 use query::TableProvider;
@@ -165,14 +165,20 @@ pub struct Detection {
     engine: Engine,
     alerts: Alerts,
     store: Arc<Store>,
+    derived: Arc<Derived>,
     runtime: tokio::runtime::Runtime,
 }
 
 /// Where state tables are kept between two starts of the same program.
-pub fn derived(config: &Config) -> Derived {
+fn derived(config: &Config) -> Derived {
     let program = std::env::current_exe().and_then(|path| path.metadata());
     let made = program.map_or((0, None), |data| (data.len(), data.modified().ok()));
-    Derived::new(config.data_dir.join("derived"), format!("{} {made:?}", env!("CARGO_PKG_VERSION")))
+    Derived::new(config.data_dir.join(store::DERIVED), format!("{} {made:?}", env!("CARGO_PKG_VERSION")))
+}
+
+/// Where rules remember what has expired.
+pub(crate) fn retained(store: &Store) -> Retained {
+    Retained::new(store.dir().join(store::RETAINED))
 }
 
 /// Committed rows, as the engine may see them.
@@ -182,6 +188,10 @@ impl History for Committed<'_> {
     fn table(&self, name: &str) -> Arc<dyn TableProvider> {
         self.0.committed(name).expect("the engine asks for stored tables")
     }
+
+    fn retained(&self) -> Option<Arc<Retained>> {
+        Some(Arc::new(retained(self.0)))
+    }
 }
 
 impl Detection {
@@ -189,8 +199,9 @@ impl Detection {
     pub fn open(config: &Config, knowledge: Knowledge, store: Arc<Store>) -> Result<Detection> {
         let alerts = Alerts::open(&alerts_db(config), &config.alerts)?;
         let engine = Engine::new(knowledge.rules, alerts.frontier()?, &store.watermarks()?);
-        let engine = engine.in_slices_of(SLICE).derived_in(Arc::new(derived(config)));
-        let mut detection = Detection { engine, alerts, store, runtime: runtime()? };
+        let derived = Arc::new(derived(config));
+        let engine = engine.in_slices_of(SLICE).derived_in(derived.clone());
+        let mut detection = Detection { engine, alerts, store, derived, runtime: runtime()? };
         detection.engine.stored_up_to(detection.store.offsets()?);
         detection.engine.expect(detection.alerts.provisional()?);
         // Where new rules start is kept before the first row comes.
@@ -204,6 +215,11 @@ impl Detection {
             tracing::info!(findings = found, "evaluated stored rows that detection had not seen");
         }
         Ok(detection)
+    }
+
+    /// Where its state tables are kept.
+    pub fn derived(&self) -> Arc<Derived> {
+        self.derived.clone()
     }
 
     /// Rung when a page is waiting.

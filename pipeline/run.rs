@@ -26,7 +26,7 @@ use crate::config::{Config, Upkeep};
 use crate::generate::mapping;
 use crate::keeper::{Kept, keep};
 use crate::reload;
-use crate::rooms::{Detection, Door, Knowledge, RuleSource, alerts_db, derived, open_store};
+use crate::rooms::{Detection, Door, Knowledge, RuleSource, alerts_db, open_store, retained};
 use crate::shutdown::Shutdown;
 
 pub use stats::{Flow, Stats};
@@ -118,10 +118,12 @@ impl Running {
         let server = config.listen.map(|listen| api::serve(listen, api::router(health.clone()))).transpose()?;
         let knowledge = Knowledge::load(config)?;
         let store = open_store(config, &knowledge.schemas, true)?;
+        if !config.upkeep.remember {
+            retained(&store).clear().context("cannot forget what rules remember of expired events")?;
+        }
         let door = Door::new(config, &knowledge.schemas, store.watermarks()?);
         let watched = (RuleSource::of(config, &knowledge.schemas), reload::InForce::of(&knowledge.rules));
         let rules = Arc::new(Mutex::new(knowledge.rules.clone()));
-        let kept = Kept::new(derived(config), rules.clone(), store.stats()?.rows);
         let detection = Detection::open(config, knowledge, store.clone())?;
         let delivery = alert::Delivery::start(
             &alerts_db(config),
@@ -131,6 +133,7 @@ impl Running {
             Arc::new(alert::SystemClock),
         )?;
         let committed = store.offsets()?;
+        let kept = Kept::new(detection.derived(), rules.clone(), &committed);
         let feed = feed(&committed)?;
         let backlog = Arc::new(Backlog::new(config.receivers.as_ref().map_or(u64::MAX, |r| r.backlog_bytes_max)));
         let receiving = receivers::start(config, &committed, backlog.clone())?;

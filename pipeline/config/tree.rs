@@ -233,6 +233,21 @@ impl<'a> Map<'a> {
         }
     }
 
+    pub fn bool(&self, reader: &mut Reader, key: &str) -> Option<bool> {
+        let node = self.get(key)?;
+        match node.value {
+            Value::Bool(flag) => Some(flag),
+            _ => {
+                reader.mistake(
+                    node.line,
+                    format!("{}: `{key}` is not true or false", self.what),
+                    "write true or false",
+                );
+                None
+            }
+        }
+    }
+
     pub fn required_text(&self, reader: &mut Reader, key: &str) -> Option<String> {
         if self.get(key).is_none() {
             reader.mistake(self.line, format!("{}: `{key}` is missing", self.what), format!("add `{key}: …`"));

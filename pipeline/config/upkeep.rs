@@ -12,6 +12,8 @@ use super::tree::{Node, Reader, Value};
 pub struct Upkeep {
     pub compaction: Compaction,
     pub retention: Retention,
+    /// What rules remember of events that expire outlives them.
+    pub remember: bool,
     /// Between two rounds of the keeper.
     pub every: Duration,
 }
@@ -19,7 +21,7 @@ pub struct Upkeep {
 impl Default for Upkeep {
     fn default() -> Self {
         let (compaction, retention) = Default::default();
-        Upkeep { compaction, retention, every: Duration::from_secs(30) }
+        Upkeep { compaction, retention, remember: true, every: Duration::from_secs(30) }
     }
 }
 
@@ -33,7 +35,7 @@ pub fn read(reader: &mut Reader, node: &Node) -> Upkeep {
         upkeep.compaction = read_compaction(reader, node, &mut upkeep.every);
     }
     if let Some(node) = map.get("retention") {
-        upkeep.retention = read_retention(reader, node);
+        upkeep.retention = read_retention(reader, node, &mut upkeep.remember);
     }
     upkeep
 }
@@ -64,8 +66,9 @@ fn read_compaction(reader: &mut Reader, node: &Node, every: &mut Duration) -> Co
     }
 }
 
-fn read_retention(reader: &mut Reader, node: &Node) -> Retention {
-    let map = reader.map(node, "store.retention", &["age", "by", "bytes", "tables"]);
+fn read_retention(reader: &mut Reader, node: &Node, remember: &mut bool) -> Retention {
+    let map = reader.map(node, "store.retention", &["age", "by", "bytes", "remember", "tables"]);
+    *remember = map.bool(reader, "remember").unwrap_or(true);
     let mut retention = Retention { all: limits(reader, node, "store.retention", true), ..Retention::default() };
     if let Some(by) = map.text(reader, "by") {
         match by.as_str() {
@@ -120,21 +123,26 @@ mod tests {
         assert_eq!(upkeep.retention.all, Limits { age: days(400), bytes: Some(500 << 30) });
         assert_eq!(upkeep.retention.tables["falco"], Limits { age: days(90), bytes: None });
         assert_eq!((upkeep.compaction.bytes_max, upkeep.compaction.inputs_min), (256 << 20, 4));
-        let event = Config::parse("c.yaml", "store: {retention: {age: 30d, by: event}, compaction: {every: 1s}}\n");
+        let event = Config::parse(
+            "c.yaml",
+            "store: {retention: {age: 30d, by: event, remember: false}, compaction: {every: 1s}}\n",
+        );
         let event = event.expect("is right").upkeep;
-        assert_eq!((event.retention.by, event.every), (Clock::Event, Duration::from_secs(1)));
+        assert_eq!((event.retention.by, event.every, event.remember), (Clock::Event, Duration::from_secs(1), false));
+        assert!(upkeep.remember);
         let off = Config::parse("c.yaml", "store: {compaction: off}\n").expect("is right").upkeep;
         assert!(!off.compaction.on);
     }
 
     #[test]
     fn mistakes_are_named() {
-        let text = "store:\n  retention:\n    age: 90s\n    tables:\n      falcon: {age: 90d}\n  compaction:\n    segments: 1\n  retain: 1d\n";
+        let text = "store:\n  retention:\n    age: 90s\n    remember: yes please\n    tables:\n      falcon: {age: 90d}\n  compaction:\n    segments: 1\n  retain: 1d\n";
         let mistakes = Config::parse("c.yaml", text).expect_err("has mistakes");
         let shown: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
         let all = shown.join("\n");
         for expected in [
             "`age` is less than a day",
+            "store.retention: `remember` is not true or false",
             "unknown key `falcon`\nhint: did you mean `falco`?",
             "`segments` is not a number from 2 to 64: `1`",
             "store: unknown key `retain`",

@@ -19,7 +19,7 @@ use stakeout::generate::{Sink, topics};
 use synthetic::{Event, Generator, Options};
 
 use crate::line;
-use crate::process::{Run, finish, free_port, stakeout};
+use crate::process::{Run, finish, free_port, root, stakeout};
 use crate::stored;
 
 const SECOND: i64 = 1_000_000;
@@ -142,7 +142,11 @@ impl Setup {
         let dir = tempfile::tempdir().unwrap();
         let (data, config, log) = (dir.path().join("data"), dir.path().join("c.yaml"), dir.path().join("log"));
         let (listen, topics) = (free_port(), topics());
-        std::fs::write(&config, text(&data, &line::rules(dir.path()), listen, &topics)).unwrap();
+        // One that remembers, so that what expires has to be taken in before it goes.
+        let first_seen = "cloudtrail/aws-secret-first-seen-reader.sql";
+        let rules = line::rules(dir.path());
+        std::fs::copy(root().join("detections").join(first_seen), rules.join(first_seen)).unwrap();
+        std::fs::write(&config, text(&data, &rules, listen, &topics)).unwrap();
         Setup { data, config, log, listen, topics, _dir: dir }
     }
 

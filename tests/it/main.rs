@@ -16,6 +16,7 @@ mod play;
 mod process;
 mod readme;
 mod receivers;
+mod retention;
 mod scenarios;
 mod stored;
 mod stories;

@@ -35,6 +35,10 @@ impl Codec {
         Some(Codec { schema, converter: Some(converter) })
     }
 
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
     pub fn can_keep(kind: &DataType) -> bool {
         RowConverter::supports_fields(&[SortField::new(kind.clone())])
     }

@@ -22,6 +22,7 @@ use crate::evidence::{self, Wanted};
 use crate::history::History;
 use crate::ident;
 use crate::memory::{Derived, Memory, Report, States};
+use crate::offsets::{advance_offsets, covers, past, raise};
 use crate::rule::{Body, Rule, Windowed};
 use crate::ruleset::RuleSet;
 use crate::runs::Run;
@@ -146,7 +147,7 @@ impl Engine {
     /// Takes up where the last process was: what rules remember and hold is read again. [`Engine::catch_up`] does so too.
     pub async fn rebuild(&mut self, provisional: Vec<Finding>, history: &dyn History) -> Result<Output, DetectError> {
         self.expect(provisional);
-        let stored = self.stored(history)?;
+        let stored = self.rules.stored(history)?;
         let mut output = Output::default();
         if self.live.is_none() {
             self.restore(&stored, &mut output).await?;
@@ -176,7 +177,7 @@ impl Engine {
         (self.frontier, self.singles) = (fresh.frontier, fresh.singles);
         (self.waiting, self.memory_waits) = (fresh.waiting, fresh.memory_waits);
         self.together = None;
-        let stored = self.stored(history)?;
+        let stored = self.rules.stored(history)?;
         let mut output = Output::default();
         let remembering: Vec<Finding> = provisional.into_iter().filter(|f| self.remembers(&f.rule)).collect();
         let report = self.memory.rebuild(remembering, &stored, &offsets).await;
@@ -271,7 +272,7 @@ impl Engine {
         offsets: &Offsets,
         history: &dyn History,
     ) -> Result<Output, DetectError> {
-        let stored = self.stored(history)?;
+        let stored = self.rules.stored(history)?;
         let mut output = Output::default();
         if self.live.is_none() {
             self.restore(&stored, &mut output).await?;
@@ -357,7 +358,7 @@ impl Engine {
         range: Option<(Micros, Micros)>,
         history: &dyn History,
     ) -> Result<Output, DetectError> {
-        let stored = self.stored(history)?;
+        let stored = self.rules.stored(history)?;
         let mut output = Output::default();
         let report = self.memory.finish(origin, range, &stored).await;
         self.take(report, &mut output);
@@ -530,7 +531,7 @@ impl Engine {
         let Some(state) = self.rules.states.iter().find(|s| s.name == state) else {
             return Err(DetectError::History(QueryError::Run(format!("there is no state table `{state}`"))));
         };
-        let stored = self.stored(history)?;
+        let stored = self.rules.stored(history)?;
         Ok(States::of(&self.memory, &stored).versions(state, origin, boundary, since).await?)
     }
 
@@ -552,7 +553,7 @@ impl Engine {
     /// Windowed rules take up where they were; single-event rules look at stored rows past the frontier: after a crash between the store's transaction and
     /// the one that keeps findings. Call before anything new is admitted.
     pub async fn catch_up(&mut self, history: &dyn History) -> Result<Output, DetectError> {
-        let stored = self.stored(history)?;
+        let stored = self.rules.stored(history)?;
         let mut output = Output::default();
         if self.live.is_none() {
             self.restore(&stored, &mut output).await?;
@@ -786,12 +787,6 @@ impl Engine {
             tracing::info!(rule = %rule.id, "rule works again");
         }
     }
-
-    fn stored(&self, history: &dyn History) -> Result<SessionContext, DetectError> {
-        let ctx = query::fork(&self.rules.base);
-        query::register_tables(&ctx, &self.rules.schemas, &|name| history.table(name))?;
-        Ok(ctx)
-    }
 }
 
 /// Feeds one rule's state.
@@ -824,11 +819,6 @@ fn last_words(told: Vec<Told>) -> Vec<Told> {
     last
 }
 
-/// All of `ranges` lies before `offsets`.
-fn covers(offsets: &Offsets, ranges: &Ranges) -> bool {
-    ranges.0.iter().all(|(partition, range)| offsets.0.get(partition).is_some_and(|next| range.next <= *next))
-}
-
 fn show(rule: &Rule, usage: &Usage) {
     let label = || rule.id.clone();
     metrics::gauge!("stakeout_rule_state_bytes", "rule" => label()).set(usage.state_bytes as f64);
@@ -845,44 +835,6 @@ pub(crate) fn watermark(rule: &Rule, marks: &Watermarks) -> Micros {
         Err(_) => marks.0.values().copied().min().unwrap_or(Micros::MIN),
     };
     rule.tables.iter().map(of_table).min().unwrap_or(Micros::MIN)
-}
-
-fn past(((topic, partition), next): &(Partition, i64)) -> String {
-    let topic = value::sql_text(topic);
-    match *next {
-        i64::MIN => format!("(topic = {topic} AND \"partition\" = {partition})"),
-        next => format!("(topic = {topic} AND \"partition\" = {partition} AND \"offset\" >= {next})"),
-    }
-}
-
-fn raise(frontier: &mut Frontier, partition: Partition, next: i64) {
-    let have = frontier.offsets.entry(partition).or_insert(next);
-    *have = (*have).max(next);
-}
-
-/// Rows carry their coordinates: of an import, whose ranges are empty, they are all there is.
-fn advance_offsets(frontier: &mut Frontier, rows: &RecordBatch) {
-    let numbers = |name: &str| rows.column_by_name(name).map(|c| c.as_primitive::<Int64Type>().values().clone());
-    let topics = rows.column_by_name(column::TOPIC).map(|c| c.as_string_view());
-    let (Some(topics), Some(partitions), Some(offsets)) = (topics, numbers(column::PARTITION), numbers(column::OFFSET))
-    else {
-        return;
-    };
-    let mut last: Option<(Partition, i64)> = None;
-    for row in 0..rows.num_rows() {
-        let (topic, partition, next) = (topics.value(row), partitions[row] as i32, offsets[row] + 1);
-        match &mut last {
-            Some(((t, p), have)) if t.as_ref() == topic && *p == partition => *have = (*have).max(next),
-            _ => {
-                if let Some((partition, next)) = last.replace((((Arc::from(topic)), partition), next)) {
-                    raise(frontier, partition, next);
-                }
-            }
-        }
-    }
-    if let Some((partition, next)) = last {
-        raise(frontier, partition, next);
-    }
 }
 
 fn count_nulls(rule: &Rule, rows: u64) {

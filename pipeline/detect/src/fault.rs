@@ -12,13 +12,18 @@ mod injected {
         FAULT.set(fault);
     }
 
+    /// That of this thread, for its helpers.
+    pub fn injected() -> Option<Fault> {
+        FAULT.get()
+    }
+
     pub fn is(fault: Fault) -> bool {
         FAULT.get() == Some(fault)
     }
 }
 
 #[cfg(test)]
-pub use injected::{inject, is};
+pub use injected::{inject, injected, is};
 
 #[cfg(not(test))]
 pub const fn is(_: Fault) -> bool {
@@ -68,6 +73,8 @@ pub enum Fault {
     StateStandsStill,
     /// A key is taken to be gone from one side of a join with the first of its rows.
     PartnerForgotten,
-    /// A state table that is kept on disk says that it has one row more.
+    /// A state table that is kept on disk says that it has some rows more.
     KeptTooFar,
+    /// Rows expire without having been remembered.
+    RetainedNot,
 }

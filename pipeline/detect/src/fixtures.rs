@@ -13,7 +13,7 @@ use datafusion::catalog::TableProvider;
 use event::{Admitted, Batch, Column, ColumnType, Micros, TableSchema, tables};
 use query::{META_COLUMNS, batch_table};
 
-use crate::{History, RuleErrors, RuleSet};
+use crate::{History, Retained, RuleErrors, RuleSet};
 
 const COMMON: [&str; 6] =
     ["actor_user_name", "src_endpoint_ip", "api_operation", "resource_name", "status", "cloud_account_uid"];
@@ -256,11 +256,13 @@ pub fn admitted_as(schemas: &[Arc<TableSchema>], rows: &[Row]) -> Admitted {
 pub struct Store {
     schemas: Vec<Arc<TableSchema>>,
     batches: HashMap<String, Vec<RecordBatch>>,
+    /// What remains of rows that were stored.
+    pub retained: Option<Arc<Retained>>,
 }
 
 impl Default for Store {
     fn default() -> Store {
-        Store { schemas: schemas(), batches: HashMap::new() }
+        Store { schemas: schemas(), batches: HashMap::new(), retained: None }
     }
 }
 
@@ -282,6 +284,14 @@ impl Store {
         self.batches.get(table).cloned().unwrap_or_default()
     }
 
+    /// The same with more rows.
+    pub fn with(&self, rows: &[Row]) -> Store {
+        let Store { schemas, batches, retained } = self;
+        let mut more = Store { schemas: schemas.clone(), batches: batches.clone(), retained: retained.clone() };
+        more.add(rows);
+        more
+    }
+
     pub fn add(&mut self, rows: &[Row]) {
         for batch in admitted_as(&self.schemas, rows).batches {
             self.batches.entry(batch.table.to_string()).or_default().push(batch.rows);
@@ -293,6 +303,10 @@ impl History for Store {
     fn table(&self, name: &str) -> Arc<dyn TableProvider> {
         let schema: SchemaRef = self.schemas.iter().find(|s| s.name == name).expect("a stored table").arrow();
         batch_table(schema, self.batches.get(name).cloned().unwrap_or_default())
+    }
+
+    fn retained(&self) -> Option<Arc<Retained>> {
+        self.retained.clone()
     }
 }
 

@@ -169,8 +169,7 @@ pub async fn moment(
 ) -> Result<Option<Moment>, DetectError> {
     let Body::Windowed(windowed) = &rule.body else { return Ok(None) };
     let (window, source) = (windowed.window, &windowed.evidence);
-    let stored = query::fork(&rules.base);
-    query::register_tables(&stored, &rules.schemas, &|name| history.table(name))?;
+    let stored = rules.stored(history)?;
     let relations = providers(&stored, rule).await?;
     let relations = &|name: &str| relations[name].clone();
     let joined = oracle::joined(rule, window, boundary, origin, &stored).await?;

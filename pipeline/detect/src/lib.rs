@@ -5,7 +5,7 @@
 //! `source_watermark < b` ([`oracle`]); a finding is a maximal run of boundaries at which (rule, entity) holds.
 //! Findings, their ids and their evidence are a function of the rows and the bundle, not of batches, calls or
 //! restarts. What is deliberately absent: state of its own. All that is remembered between calls ([`memory`]) can be
-//! recomputed from the store and the frontier.
+//! recomputed from the store and the frontier; what is kept on disk of it only saves the time.
 
 mod codec;
 mod cost;
@@ -21,6 +21,7 @@ pub mod inspect;
 pub mod lint;
 mod load;
 mod memory;
+mod offsets;
 pub mod oracle;
 mod parallel;
 mod pattern;
@@ -48,7 +49,7 @@ pub use cost::{BUDGET, RuleCost};
 pub use engine::{Engine, Output};
 pub use error::{DetectError, RuleErrors, RuleProblem};
 pub use history::History;
-pub use memory::{Derived, StateTable};
+pub use memory::{Derived, Folded, Retained, StateTable};
 pub use rule::{Explanation, Rule, Window};
 pub use ruleset::{Folder, RuleSet};
 pub use span::{format_span, parse_span};

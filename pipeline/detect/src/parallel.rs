@@ -28,7 +28,11 @@ pub fn each<T: Send, R: Send, F: Future<Output = Result<R>>>(
     let threads = cores().min(items.len());
     let (queue, done) = (Mutex::new(items.into_iter().enumerate()), Mutex::new(Vec::new()));
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    #[cfg(test)]
+    let fault = crate::fault::injected();
     let one_by_one = || {
+        #[cfg(test)]
+        crate::fault::inject(fault);
         while let Some((place, item)) = next() {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let result = runtime.map_err(no_threads).and_then(|runtime| runtime.block_on(work(item)));
@@ -69,7 +73,7 @@ pub async fn batches<T: Send + 'static, W: FnMut(&RecordBatch) -> Result<T> + Se
         readers.push(runtime.spawn(async move {
             let mut stream = plan.execute(partition, context)?;
             while let Some(batch) = stream.next().await {
-                // Whoever takes has met an error and is gone.
+                // Whoever takes is gone only by a panic.
                 if send.send(work(&batch?)?).is_err() {
                     break;
                 }

@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use datafusion::execution::context::SessionContext;
 use event::{Micros, TableSchema};
-use query::{LookupProblem, Lookups};
+use query::{LookupProblem, Lookups, QueryError};
 use tokio::runtime::Handle;
 
 use crate::error::{RuleErrors, RuleProblem};
+use crate::history::History;
 use crate::ident::Identity;
 use crate::load::{Bench, id_of};
 use crate::memory::StateTable;
@@ -59,6 +60,16 @@ pub struct RuleSet {
 }
 
 impl RuleSet {
+    /// A session with the stored tables and their views, and with what remains of expired rows.
+    pub(crate) fn stored(&self, history: &dyn History) -> Result<SessionContext, QueryError> {
+        let ctx = query::fork(&self.base);
+        if let Some(retained) = history.retained() {
+            ctx.state_ref().write().config_mut().set_extension(retained);
+        }
+        query::register_tables(&ctx, &self.schemas, &|name| history.table(name))?;
+        Ok(ctx)
+    }
+
     /// Some rule joins this state table.
     pub(crate) fn joins(&self, state: &StateTable) -> bool {
         self.rules.iter().any(|rule| rule.states.contains(&state.name))

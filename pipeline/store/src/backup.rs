@@ -4,6 +4,7 @@
 //! databases that follow the store (alerts, ledgers) are copied before the manifest, so that no boundary they know is
 //! ahead of it. Files of the embedded log are opened before and copied after the manifest: what it does not yet cover
 //! is in the copy, even if the owner trims its log meanwhile; a record that was being written is cut like after a crash.
+//! What is remembered of expired rows is copied after the manifest: what it does not name any more is remembered there.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -23,8 +24,14 @@ use crate::segment::{META, SegmentMeta};
 /// Written last: a folder without it is not a whole backup.
 pub const BACKUP: &str = "backup.json";
 
-/// Not part of a backup: locks, SQLite's own files (their content is in the copies), what was set aside.
-const LEFT_OUT: [&str; 4] = ["lease", "readers", "segments", "quarantine"];
+/// Not part of a backup: locks, SQLite's own files (their content is in the copies), what was set aside, caches.
+const LEFT_OUT: [&str; 5] = ["lease", "readers", "segments", "quarantine", DERIVED];
+
+/// A cache of what rules remember: made again from the rest.
+pub const DERIVED: &str = "derived";
+
+/// What rules remember of rows that have expired.
+pub const RETAINED: &str = "retained";
 
 const LOG: &str = "log";
 
@@ -65,6 +72,7 @@ pub fn backup(
         let to = target.join(LOG).join(path);
         made.count(copy_open(file, &to).map_err(StoreError::io("copy to", &to))?);
     }
+    copy_retained(&dir, target, &mut made)?;
     let contents = Manifest::open_read_only(target)?.contents()?;
     made.sequence = contents.sequence;
     made.segments = contents.segments.len() as u64;
@@ -136,7 +144,7 @@ fn copy_others(dir: &Path, target: &Path, made: &mut Backup) -> Result<(), Store
         let entry = entry.map_err(reading)?;
         let (from, name) = (entry.path(), entry.file_name());
         let name = name.to_string_lossy();
-        if LEFT_OUT.contains(&&*name) || name == LOG || name == MANIFEST || is_sqlite_leftover(&name) {
+        if LEFT_OUT.contains(&&*name) || [LOG, MANIFEST, RETAINED].contains(&&*name) || is_sqlite_leftover(&name) {
             continue;
         }
         let kind = entry.file_type().map_err(reading)?;
@@ -155,6 +163,20 @@ fn copy_others(dir: &Path, target: &Path, made: &mut Backup) -> Result<(), Store
             };
             made.count(bytes);
         }
+    }
+    Ok(())
+}
+
+fn copy_retained(dir: &Path, target: &Path, made: &mut Backup) -> Result<(), StoreError> {
+    let from = dir.join(RETAINED);
+    let files = match tree(&from) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(StoreError::io("list", &from))?,
+    };
+    // One that is being written is not there yet.
+    for file in files.iter().filter(|file| file.extension().is_none_or(|extension| extension != "new")) {
+        let to = target.join(RETAINED).join(file);
+        made.count(copy(&from.join(file), &to, false).map_err(StoreError::io("copy to", &to))?);
     }
     Ok(())
 }

@@ -31,7 +31,7 @@ mod tests;
 mod upkeep;
 mod verify;
 
-pub use backup::{BACKUP, Backup, backup, restore};
+pub use backup::{BACKUP, Backup, DERIVED, RETAINED, backup, restore};
 pub use compaction::Compaction;
 pub use crash::{CRASH_AT, CRASH_POINTS, crash_point};
 pub use disk::{Disk, OsDisk};
@@ -39,5 +39,5 @@ pub use error::StoreError;
 pub use holds::{Hold, Holds};
 pub use retention::{Clock, Limits, Retention};
 pub use store::{SEAL_AFTER, SEAL_BYTES, Stats, Store, StoreOptions};
-pub use upkeep::{Compacted, Expired};
+pub use upkeep::{Compacted, Expired, Expiring};
 pub use verify::{Problem, Verified, check_database, quarantine, verify};

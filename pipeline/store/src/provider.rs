@@ -40,12 +40,20 @@ use crate::store::Inner;
 pub(crate) struct Provider {
     store: Arc<Inner>,
     table: Arc<TableSchema>,
-    with_unsealed: bool,
+    rows: Which,
+}
+
+/// Which rows a provider shows.
+pub(crate) enum Which {
+    All,
+    Committed,
+    /// Those of some segments, whatever the manifest says meanwhile.
+    Segments(Arc<Vec<Arc<Segment>>>),
 }
 
 impl Provider {
-    pub fn new(store: Arc<Inner>, table: Arc<TableSchema>, with_unsealed: bool) -> Provider {
-        Provider { store, table, with_unsealed }
+    pub fn new(store: Arc<Inner>, table: Arc<TableSchema>, rows: Which) -> Provider {
+        Provider { store, table, rows }
     }
 
     fn plan(
@@ -60,7 +68,12 @@ impl Provider {
         let predicate = conjunction(filters.to_vec())
             .map(|all| state.create_physical_expr(all, &DFSchema::try_from(schema.clone())?))
             .transpose()?;
-        let segments: Vec<Arc<Segment>> = snapshot.segments_of(&self.table.name).cloned().collect();
+        let segments = match &self.rows {
+            Which::Segments(some) => some,
+            _ => &snapshot.segments,
+        };
+        let of_table = segments.iter().filter(|segment| segment.meta.table == self.table.name);
+        let segments: Vec<Arc<Segment>> = of_table.cloned().collect();
         let segments = prune(segments, predicate.as_ref(), &schema)?;
         let (outdated, segments) = self.outdated(segments, projection, filters)?;
         let mut parts: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
@@ -72,7 +85,10 @@ impl Provider {
             let limit = limit.filter(|_| filters.is_empty());
             parts.push(scan_segments(state, &segments, &schema, predicate, projection, limit)?);
         }
-        let unsealed = if self.with_unsealed { snapshot.unsealed(&self.table.name) } else { Vec::new() };
+        let unsealed = match self.rows {
+            Which::All => snapshot.unsealed(&self.table.name),
+            _ => Vec::new(),
+        };
         if !unsealed.is_empty() || parts.is_empty() {
             parts.push(MemorySourceConfig::try_new_exec(&[unsealed], schema, projection.cloned())?);
         }

@@ -18,7 +18,7 @@ use ulid::{Generator, Ulid};
 use crate::disk::{Disk, OsDisk};
 use crate::lease::{Lease, Readers};
 use crate::manifest::{Contents, Manifest, Named};
-use crate::provider::Provider;
+use crate::provider::{Provider, Which};
 use crate::seen::Fingerprints;
 use crate::segment::{Built, Columns, Rows, Segment, TEMPORARY, build_all, publish};
 use crate::tail::Tail;
@@ -170,6 +170,11 @@ impl Store {
         Ok(Store { inner: Arc::new(inner), lease: None, _readers: Some(readers) })
     }
 
+    /// The data directory.
+    pub fn dir(&self) -> &Path {
+        &self.inner.dir
+    }
+
     pub fn is_read_only(&self) -> bool {
         self.lease.is_none()
     }
@@ -284,12 +289,12 @@ impl Store {
 
     /// All rows: committed and not. Each scan takes its own snapshot.
     pub fn table(&self, name: &str) -> Result<Arc<dyn TableProvider>, StoreError> {
-        Ok(Arc::new(Provider::new(self.inner.clone(), self.inner.table(name)?.clone(), true)))
+        Ok(Arc::new(Provider::new(self.inner.clone(), self.inner.table(name)?.clone(), Which::All)))
     }
 
     /// Committed rows only.
     pub fn committed(&self, name: &str) -> Result<Arc<dyn TableProvider>, StoreError> {
-        Ok(Arc::new(Provider::new(self.inner.clone(), self.inner.table(name)?.clone(), false)))
+        Ok(Arc::new(Provider::new(self.inner.clone(), self.inner.table(name)?.clone(), Which::Committed)))
     }
 
     /// Rows that match, newest first; see [`search::Hits`].

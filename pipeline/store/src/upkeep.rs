@@ -5,12 +5,13 @@
 //! last: after the transaction, when no snapshot of this process holds the segment and no other process reads. A crash
 //! in between leaves folders without a name, which the next start removes.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use datafusion::catalog::TableProvider;
 use event::Micros;
 use ulid::Ulid;
 
@@ -18,10 +19,36 @@ use crate::compaction::{self, Compaction};
 use crate::disk::Disk;
 use crate::lease::Readers;
 use crate::manifest::Named;
+use crate::provider::{Provider, Which};
 use crate::retention::{self, Retention};
 use crate::segment::{Segment, SegmentMeta, index, merge, remove_leftover};
 use crate::store::Inner;
 use crate::{Store, StoreError, crash_point};
+
+/// Segments that retention is about to remove.
+pub struct Expiring {
+    inner: Arc<Inner>,
+    segments: Arc<Vec<Arc<Segment>>>,
+    /// Segments that are past their time but held.
+    held: u64,
+}
+
+impl Expiring {
+    pub fn is_empty(&self) -> bool {
+        self.segments.is_empty()
+    }
+
+    /// The names of the tables that lose rows.
+    pub fn tables(&self) -> BTreeSet<String> {
+        self.segments.iter().map(|segment| segment.meta.table.clone()).collect()
+    }
+
+    /// Their rows of a table.
+    pub fn table(&self, name: &str) -> Result<Arc<dyn TableProvider>, StoreError> {
+        let rows = Which::Segments(self.segments.clone());
+        Ok(Arc::new(Provider::new(self.inner.clone(), self.inner.table(name)?.clone(), rows)))
+    }
+}
 
 /// Kept by the store between rounds.
 #[derive(Default)]
@@ -92,28 +119,36 @@ impl Store {
         Ok(Some(compacted))
     }
 
-    /// Removes what is past its time from the manifest, whole segments, in one transaction. What is held stays.
-    pub fn expire(&self, retention: &Retention, now: Micros) -> Result<Expired, StoreError> {
-        let mut upkeep = self.upkeep()?;
+    /// What is past its time and not held, to be looked at before it goes.
+    pub fn expiring(&self, retention: &Retention, now: Micros) -> Result<Expiring, StoreError> {
+        let mut expiring = Expiring { inner: self.inner.clone(), segments: Arc::default(), held: 0 };
         if retention.is_off() {
-            return Ok(Expired::default());
+            return Ok(expiring);
         }
         let segments = self.inner.read().segments.clone();
         let metas: Vec<&SegmentMeta> = segments.iter().map(|segment| &segment.meta).collect();
         let holds = self.inner.manifest().holds()?;
-        let candidates = retention::expired(&metas, retention, &holds, now);
+        let expired = retention::expired(&metas, retention, &holds, now);
         let without_holds =
-            if holds.is_empty() { candidates.len() } else { retention::expired(&metas, retention, &[], now).len() };
-        let mut expired = Expired { held: without_holds.saturating_sub(candidates.len()) as u64, ..Expired::default() };
-        if candidates.is_empty() {
+            if holds.is_empty() { expired.len() } else { retention::expired(&metas, retention, &[], now).len() };
+        expiring.held = without_holds.saturating_sub(expired.len()) as u64;
+        expiring.segments = Arc::new(expired.into_iter().map(|at| segments[at].clone()).collect());
+        Ok(expiring)
+    }
+
+    /// Removes them from the manifest, whole segments, in one transaction. What is held meanwhile stays.
+    pub fn remove(&self, Expiring { segments, held, .. }: Expiring) -> Result<Expired, StoreError> {
+        let mut upkeep = self.upkeep()?;
+        let mut expired = Expired { held, ..Expired::default() };
+        if segments.is_empty() {
             return Ok(expired);
         }
         let point = |name| self.inner.options.disk.point(name).map_err(StoreError::io("expire from", &self.inner.dir));
         point("before-retention-delete")?;
-        let spans: Vec<_> = candidates.iter().map(|at| (metas[*at].ulid.as_str(), metas[*at].time)).collect();
+        let spans: Vec<_> = segments.iter().map(|segment| (segment.meta.ulid.as_str(), segment.meta.time)).collect();
         let removed = self.inner.manifest().expire(&spans)?;
         crash_point("after-retention-delete");
-        let gone: Vec<Arc<Segment>> = removed.into_iter().map(|at| segments[candidates[at]].clone()).collect();
+        let gone: Vec<Arc<Segment>> = removed.into_iter().map(|at| segments[at].clone()).collect();
         for segment in &gone {
             expired.segments += 1;
             expired.rows += segment.meta.rows;
@@ -122,6 +157,11 @@ impl Store {
         self.inner.replace(&gone, None);
         upkeep.retire(gone);
         Ok(expired)
+    }
+
+    /// Both at once, for who remembers nothing of what goes.
+    pub fn expire(&self, retention: &Retention, now: Micros) -> Result<Expired, StoreError> {
+        self.remove(self.expiring(retention, now)?)
     }
 
     /// Removes the folders of replaced and expired segments that nobody reads. Returns how many are left for later.

@@ -5,13 +5,13 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arrow::ARROW_VERSION;
 use datafusion::error::Result;
 use datafusion::execution::context::SessionContext;
-use event::{Micros, Offsets, Origin, RowHash, Watermarks};
+use event::{Micros, Offsets, Origin, Partition, RowHash, Watermarks};
 use serde::{Deserialize, Serialize};
 
 use super::mark::Mark;
@@ -23,8 +23,8 @@ use crate::error::DetectError;
 use crate::fault::{self, Fault};
 use crate::history::History;
 use crate::ident::Identity;
+use crate::offsets::since;
 use crate::ruleset::RuleSet;
-use crate::value::sql_text;
 
 /// A table that takes longer to read is worth keeping at once.
 const WORTH_KEEPING: Duration = Duration::from_millis(if cfg!(test) { 0 } else { 500 });
@@ -36,6 +36,8 @@ pub struct Derived {
     dir: PathBuf,
     /// Of the program: what one makes of a row, another may not.
     build: String,
+    /// A start and new rules keep what took long, the keeper all of it: one after the other.
+    writing: Mutex<()>,
 }
 
 /// The first line of a file.
@@ -55,6 +57,8 @@ struct Head {
 pub struct Came {
     pub versions: Versions,
     pub failed: Failed,
+    /// Beyond the budget of a state table: not all of it is here.
+    pub is_too_much: bool,
     reading: Duration,
 }
 
@@ -69,15 +73,17 @@ impl Came {
         let started = Instant::now();
         let (more, failed) = load_versions(state, stored, Origin::Live, &since(from)).await?;
         let (mut versions, reading) = (kept, started.elapsed());
+        let broken_off = more.bytes() > STATE_BYTES_MAX;
         versions.absorb(more);
-        Ok(Came { versions, failed, reading })
+        let is_too_much = broken_off || versions.bytes() > STATE_BYTES_MAX;
+        Ok(Came { versions, failed, is_too_much, reading })
     }
 }
 
 impl Derived {
     /// In a folder of its own.
     pub fn new(dir: PathBuf, build: String) -> Derived {
-        Derived { dir, build }
+        Derived { dir, build, writing: Mutex::default() }
     }
 
     /// All state tables that rules join, as of what is stored now. Returns how many were behind.
@@ -87,17 +93,17 @@ impl Derived {
         (marks, committed): (&Watermarks, &Offsets),
         history: &dyn History,
     ) -> Result<usize, DetectError> {
-        let stored = query::fork(&rules.base);
-        query::register_tables(&stored, &rules.schemas, &|name| history.table(name))?;
+        let stored = rules.stored(history)?;
         let mut behind = 0;
         for state in rules.states.iter().filter(|state| rules.joins(state)) {
-            if self.read(state, &rules.context, committed).is_some_and(|(_, from)| from == *committed) {
+            let (kept, from) = self.read(state, &rules.context, committed).unwrap_or_default();
+            if from == *committed {
                 continue;
             }
-            let Came { mut versions, .. } = self.come(state, &rules.context, committed, &stored).await?;
+            let mut came = Came::since(&from, kept, state, &stored).await?;
             // As far back as the slowest rule may ask.
-            versions.advance(of_table(&state.table, marks).saturating_sub(BEHIND_US));
-            self.write(state, &rules.context, &versions, committed);
+            came.versions.advance(of_table(&state.table, marks).saturating_sub(BEHIND_US));
+            self.write(state, &rules.context, &came, committed);
             behind += 1;
         }
         Ok(behind)
@@ -118,7 +124,7 @@ impl Derived {
     /// Keeps what took long to read. `committed` is what was stored when reading began.
     pub fn keep(&self, state: &StateTable, context: &str, came: &Came, committed: &Offsets) {
         if came.reading >= WORTH_KEEPING {
-            self.write(state, context, &came.versions, committed);
+            self.write(state, context, came, committed);
         }
     }
 
@@ -153,8 +159,7 @@ impl Derived {
         let from = head.next.into_iter().map(|(topic, partition, next)| ((topic.into(), partition), next)).collect();
         let from = Offsets(from);
         // A store that is further back is another one, restored from a backup perhaps.
-        let is_ahead =
-            |(partition, next): (&event::Partition, &i64)| committed.0.get(partition).is_none_or(|n| n < next);
+        let is_ahead = |(partition, next): (&Partition, &i64)| committed.0.get(partition).is_none_or(|n| n < next);
         if from.0.iter().any(is_ahead) {
             return None;
         }
@@ -164,12 +169,14 @@ impl Derived {
         }
     }
 
-    fn write(&self, state: &StateTable, context: &str, versions: &Versions, committed: &Offsets) {
-        if versions.bytes() > STATE_BYTES_MAX {
+    fn write(&self, state: &StateTable, context: &str, came: &Came, committed: &Offsets) {
+        // What was too much was not read to its end.
+        if came.is_too_much {
             return;
         }
+        let versions = &came.versions;
         let body = encode(versions);
-        let more = i64::from(fault::is(Fault::KeptTooFar));
+        let more = if fault::is(Fault::KeptTooFar) { 4 } else { 0 };
         let next = committed.0.iter().map(|((topic, partition), next)| (topic.to_string(), *partition, *next + more));
         let head = Head {
             format: FORMAT,
@@ -179,6 +186,7 @@ impl Derived {
             content: blake3::hash(&body).to_hex().to_string(),
         };
         let path = self.path(state);
+        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = self.replace(&path, &head, &body) {
             tracing::warn!(path = %path.display(), "a state table could not be kept, a start will take longer: {error}");
         }
@@ -200,17 +208,6 @@ impl Derived {
 fn useless<T>(path: &Path, why: &str) -> Option<T> {
     tracing::warn!(path = %path.display(), "a kept state table is read from the store instead: {why}");
     None
-}
-
-/// Rows that were not stored when the store had come to `from`.
-fn since(from: &Offsets) -> String {
-    if from.0.is_empty() {
-        return "true".to_owned();
-    }
-    let before = |((topic, partition), next): (&event::Partition, &i64)| {
-        format!("(topic = {} AND \"partition\" = {partition} AND \"offset\" < {next})", sql_text(topic))
-    };
-    format!("NOT ({})", from.0.iter().map(before).collect::<Vec<_>>().join(" OR "))
 }
 
 type Keys = Vec<(Box<[u8]>, Vec<Version>)>;

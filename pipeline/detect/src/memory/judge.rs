@@ -25,7 +25,7 @@ use super::shape::{FIRST_SEEN, Shape, take_apart};
 use super::sieve::{Failed, Sieve, Sieved, both};
 use super::state::StateTable;
 use super::versions::Versions;
-use crate::codec::Codec;
+use crate::codec::{Codec, Encoded};
 use crate::plan::has_subquery;
 use crate::program::NotCompiled;
 
@@ -52,7 +52,9 @@ pub struct Remembering {
 #[derive(Debug)]
 pub struct FirstSeen {
     pub interval_us: i64,
-    keys: Codec,
+    pub keys: Codec,
+    /// What its keys are computed from, as the rule has it.
+    pub written: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -108,10 +110,14 @@ impl Remembering {
     /// The key of `first_seen` for each row; `None` where it has a NULL, or the rule has no `first_seen`.
     pub fn keys(&self, sieved: &Sieved) -> Result<Vec<Option<Key>>> {
         let count = sieved.marks.len();
-        let Some(first_seen) = &self.first_seen else { return Ok(vec![None; count]) };
-        let columns = &sieved.rows.columns()[self.events_schema.fields().len()..];
-        let encoded = first_seen.keys.encode(columns)?;
+        let Some(encoded) = self.keys_of(sieved)? else { return Ok(vec![None; count]) };
         Ok((0..count).map(|row| encoded.whole(row).map(hash)).collect())
+    }
+
+    /// The values of those keys; `None` if the rule has no `first_seen`.
+    pub fn keys_of(&self, sieved: &Sieved) -> Result<Option<Encoded>> {
+        let columns = &sieved.rows.columns()[self.events_schema.fields().len()..];
+        self.first_seen.as_ref().map(|first_seen| first_seen.keys.encode(columns)).transpose()
     }
 
     /// The columns of the events alone.
@@ -318,10 +324,11 @@ async fn build(
 
     let whole = sieve.schema.fields();
     let events_schema: SchemaRef = Arc::new(Schema::new(whole[..fields.len()].to_vec()));
-    let first_seen = match shape.keys {
+    let first_seen = match shape.keys.clone() {
         None => None,
-        Some(_) => Some(FirstSeen {
+        Some(written) => Some(FirstSeen {
             interval_us: interval(plan)?,
+            written,
             keys: codec(Arc::new(Schema::new(whole[fields.len()..].to_vec())))?,
         }),
     };

@@ -25,7 +25,9 @@
 //! **Memory is a function of the store.** The frontier keeps, per rule, the boundary up to which judgements are final.
 //! On a start the stored rows that can still matter are read again ([`Memory::rebuild`]): what `first_seen` looks back
 //! on, all versions, and the events whose boundary lies above the frontier's. Rows not yet committed come again by
-//! admission. To remember a row twice changes nothing, so that it does not matter what a crash lets come twice.
+//! admission. To remember a row twice changes nothing, so that it does not matter what a crash lets come twice. What state
+//! tables remember of all that is stored is also kept on disk, as of some offsets ([`derived`]); then only what came since
+//! is read.
 //!
 //! **Limits.** A rule or state table that needs more memory than [`RULE_BYTES_MAX`] or [`STATE_BYTES_MAX`] stops,
 //! alone and visibly: it never forgets what it needs. What is too old to be needed is dropped, and a row so late that
@@ -36,6 +38,7 @@ mod derived;
 mod finding;
 mod judge;
 mod mark;
+mod retained;
 mod seen;
 mod shape;
 mod sieve;
@@ -59,6 +62,7 @@ use event::{Finding, Frontier, Micros, Offsets, Origin, Watermarks, column};
 
 pub use derived::Derived;
 pub(crate) use judge::{Remembering, compile};
+pub use retained::{Folded, Retained};
 pub(crate) use shape::{asks_what_is_new, remembers};
 pub use state::StateTable;
 
@@ -176,7 +180,8 @@ impl Memory {
             |tables: &[Arc<StateTable>], name: &str| tables.iter().find(|s| s.name == name).map(|s| s.version.clone());
         for (name, versions) in before.states {
             let is_same = version(&self.tables, &name) == version(&before.tables, &name);
-            if before.context == self.context && is_same && before.loaded.contains(&name) {
+            let is_whole = before.loaded.contains(&name) && !before.stopped.contains(&name);
+            if before.context == self.context && is_same && is_whole {
                 self.states.insert(name.clone(), versions);
                 self.loaded.insert(name);
             }
@@ -217,6 +222,7 @@ impl Memory {
         let missing: Vec<Arc<StateTable>> = self.tables.iter().filter(|s| !known(&s.name)).cloned().collect();
         for (state, versions) in missing.iter().zip(each(missing.iter().collect(), |state| self.come(state, stored))) {
             match versions {
+                Ok(Came { is_too_much: true, .. }) => self.stop_state(state),
                 Ok(Came { versions, failed, .. }) => {
                     self.states.entry(state.name.clone()).and_modify(|have| have.absorb(versions));
                     self.loaded.insert(state.name.clone());
@@ -370,11 +376,17 @@ impl Memory {
         report
     }
 
+    fn stop_state(&mut self, state: &StateTable) {
+        if self.stopped.insert(state.name.clone()) {
+            self.states.insert(state.name.clone(), Versions::default());
+            state_failed(state, &too_much(STATE_BYTES_MAX));
+        }
+    }
+
     fn stop_over_budget(&mut self) {
-        for state in &self.tables {
-            if self.states[&state.name].bytes() > STATE_BYTES_MAX && self.stopped.insert(state.name.clone()) {
-                self.states.insert(state.name.clone(), Versions::default());
-                state_failed(state, &too_much(STATE_BYTES_MAX));
+        for state in self.tables.clone() {
+            if self.states[&state.name].bytes() > STATE_BYTES_MAX {
+                self.stop_state(&state);
             }
         }
         for watch in self.watches.iter_mut().filter(|w| w.stopped.is_none()) {
@@ -443,7 +455,7 @@ async fn judge_import(
 ) -> Result<()> {
     let body = &watch.body;
     let from = range.map_or(Micros::MIN, |(from, _)| from);
-    let seen = load_seen(body, stored, Origin::Import, from, "true").await?;
+    let seen = load_seen(&watch.rule, body, stored, Origin::Import, from, "true").await?;
     let mut states = BTreeMap::new();
     for state in body.states() {
         states.insert(state.name.clone(), recall_versions(state, stored, Origin::Import, "true").await?);
@@ -504,14 +516,19 @@ pub async fn versions_stored(
     since: Micros,
     stored: &SessionContext,
 ) -> Result<RecordBatch> {
-    let view = state.view(origin, &StateTable::visible_before(boundary));
+    let visible = StateTable::visible_before(boundary);
+    if origin == Origin::Live && Retained::of(stored).is_some_and(|retained| retained.has(state)) {
+        let versions = recall_versions(state, stored, origin, &visible).await?;
+        return state.table_of(&versions, boundary, since);
+    }
+    let view = state.view(origin, &visible);
     let sql = format!("SELECT * FROM ({view}) WHERE {}", at_or_after("valid_to", since.saturating_add(1)));
     let batches = stored.sql(&sql).await?.collect().await?;
     let batches = batches.iter().map(|b| state.conform(b)).collect::<Result<Vec<_>>>()?;
     Ok(arrow::compute::concat_batches(&state.schema, &batches)?)
 }
 
-/// All versions in stored rows that meet `condition`.
+/// All versions in stored rows that meet `condition`, and what remains of expired ones.
 async fn load_versions(
     state: &StateTable,
     stored: &SessionContext,
@@ -529,10 +546,16 @@ async fn load_versions(
         }
     };
     let failed = state.sieve.stored(stored, origin, condition, &mut take).await?;
-    match error {
-        Some(error) => Err(error),
-        None => Ok((versions, failed)),
+    if let Some(error) = error {
+        return Err(error);
     }
+    // After the rows: what expires meanwhile is in one or both.
+    if origin == Origin::Live
+        && let Some(retained) = Retained::of(stored).map(|r| r.versions(state)).transpose()?.flatten()
+    {
+        versions.absorb(retained);
+    }
+    Ok((versions, failed))
 }
 
 /// The same for one use, in which nothing may be missing.
@@ -575,6 +598,14 @@ async fn load_begin(
         }
     }
     Ok(())
+}
+
+/// The lowest time of the live rows of a table.
+async fn lowest_time(table: &str, stored: &SessionContext) -> Result<Option<Micros>> {
+    let sql = format!("SELECT min(time) FROM {table} WHERE origin = '{}'", Origin::Live.name());
+    let batches = stored.sql(&sql).await?.collect().await?;
+    let times = batches.iter().map(|b| b.column(0).as_primitive::<TimestampMicrosecondType>());
+    Ok(times.flat_map(|times| times.iter().flatten()).min())
 }
 
 fn note_begin(begin: &mut Begin, rows: &RecordBatch) {

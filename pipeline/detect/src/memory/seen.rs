@@ -15,6 +15,7 @@
 //! Old spans go, and so do the uids of spans that began long ago. What can then not be answered is said to be unknown
 //! ([`Answer::Unknown`]), never guessed: a row so late is judged from the store.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
@@ -43,11 +44,27 @@ pub enum Answer {
 }
 
 #[derive(Clone, Debug)]
-struct Span {
-    first: Micros,
-    last: Micros,
+pub struct Span {
+    pub first: Micros,
+    pub last: Micros,
     /// The smallest at `first`; `None` when forgotten.
-    uid: Option<Box<str>>,
+    pub uid: Option<Box<str>>,
+}
+
+impl Span {
+    pub fn of(mark: &Mark) -> Span {
+        Span { first: mark.time, last: mark.time, uid: Some(mark.uid.clone()) }
+    }
+
+    fn with(self, other: Span) -> Span {
+        let uid = match self.first.cmp(&other.first) {
+            Ordering::Less => self.uid,
+            Ordering::Greater => other.uid,
+            // One of them alone does not tell which is the smallest.
+            Ordering::Equal => self.uid.zip(other.uid).map(|(a, b)| a.min(b)),
+        };
+        Span { first: self.first.min(other.first), last: self.last.max(other.last), uid }
+    }
 }
 
 /// A row whose stamp still matters.
@@ -104,6 +121,23 @@ impl Seen {
             true => self.settle(key, mark.time, &mark.uid),
             false => self.keep_fresh(key, mark),
         }
+    }
+
+    /// Adds what earlier rows left, all of which are visible to everyone that will ask.
+    pub fn add_span(&mut self, key: Key, span: Span) {
+        if span.last < self.floor {
+            return;
+        }
+        let spans = match self.spans.entry(key) {
+            Entry::Occupied(spans) => spans.into_mut(),
+            Entry::Vacant(none) => {
+                self.bytes += KEY_BYTES;
+                none.insert(Vec::with_capacity(1))
+            }
+        };
+        let before = spans_bytes(spans);
+        join(spans, self.interval, span);
+        self.bytes = self.bytes + spans_bytes(spans) - before;
     }
 
     fn keep_fresh(&mut self, key: Key, mark: &Mark) {
@@ -229,6 +263,15 @@ fn widen(spans: &mut Vec<Span>, interval: i64, time: Micros, uid: &str) {
     }
 }
 
+/// The same of a span.
+pub fn join(spans: &mut Vec<Span>, interval: i64, span: Span) {
+    let near = |earlier: Micros, later: Micros| later.saturating_sub(earlier) <= interval;
+    let from = spans.partition_point(|s| !near(s.last, span.first));
+    let to = from + spans[from..].iter().take_while(|s| near(span.last, s.first)).count();
+    let joined = spans.drain(from..to).fold(span, Span::with);
+    spans.insert(from, joined);
+}
+
 fn fresh_bytes(uid: &str) -> usize {
     size_of::<Fresh>() + heap(uid.len())
 }
@@ -262,6 +305,26 @@ mod tests {
         check(&[(20, "c"), (10, "b"), (0, "a")], &[(0, 20, "a")]);
         check(&[(0, "b"), (0, "a"), (0, "c")], &[(0, 0, "a")]);
         check(&[(5, "a"), (40, "b"), (20, "c")], &[(5, 5, "a"), (20, 20, "c"), (40, 40, "b")]);
+    }
+
+    /// However rows are put together before, what comes out is what they form one by one.
+    #[test]
+    fn spans_of_spans_are_the_spans_of_their_rows() {
+        let mut rng = 3u64;
+        let mut next = |n: u64| {
+            rng = rng.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (rng >> 33) % n
+        };
+        for case in 0..500 {
+            let rows: Vec<Mark> = (0..next(14)).map(|_| mark(next(90) as i64, &format!("u{}", next(4)), 0)).collect();
+            let mut parts = vec![Vec::new(); 3];
+            rows.iter().for_each(|row| join(&mut parts[next(3) as usize], 10, Span::of(row)));
+            let mut whole = Vec::new();
+            parts.into_iter().flatten().for_each(|span| join(&mut whole, 10, span));
+            let got: Vec<_> = whole.into_iter().map(|s| (s.first, s.last, s.uid.unwrap_or_default().into())).collect();
+            let rows: Vec<(Micros, &str)> = rows.iter().map(|row| (row.time, &*row.uid)).collect();
+            assert_eq!(got, spans(&rows), "case {case}: {rows:?}");
+        }
     }
 
     #[test]

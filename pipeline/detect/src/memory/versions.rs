@@ -98,6 +98,10 @@ impl Versions {
         versions
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
     pub fn keys(&self) -> impl Iterator<Item = (&[u8], &[Version])> {
         self.keys.iter().map(|(key, versions)| (&**key, versions.as_slice()))
     }
@@ -135,8 +139,9 @@ impl Versions {
         versions.insert(at, Version { mark, values });
     }
 
-    /// Takes over everything from `other`.
+    /// Takes over everything from `other`. Together they reach no further back than either.
     pub fn absorb(&mut self, other: Versions) {
+        self.floor = self.floor.max(other.floor);
         for (key, versions) in other.keys {
             versions.into_iter().for_each(|v| self.add(&key, v.mark, v.values.as_deref()));
         }
@@ -270,6 +275,16 @@ mod tests {
 
     fn some(value: &str, previous: Option<&str>) -> Option<(String, Option<String>)> {
         Some((value.into(), previous.map(Into::into)))
+    }
+
+    #[test]
+    fn what_was_dropped_is_not_known_by_taking_it_over() {
+        let (mut all, mut swept) = (Versions::default(), Versions::default());
+        swept.advance(10 * ENDED_US);
+        all.absorb(swept);
+        assert!(!all.reaches(9 * ENDED_US - 1) && all.reaches(9 * ENDED_US));
+        all.absorb(Versions::default());
+        assert!(!all.reaches(9 * ENDED_US - 1));
     }
 
     #[test]

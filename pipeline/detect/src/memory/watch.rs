@@ -14,6 +14,7 @@ use super::begin::Begin;
 use super::finding::{Draft, Events as Known, drafts, with_events};
 use super::judge::{Events, Recall, Remembering, is_learning};
 use super::mark::{Mark, heap};
+use super::retained::Retained;
 use super::seen::{Answer, Key, LATE_US, Seen};
 use super::sieve::{Failed, Sieved};
 use super::versions::Versions;
@@ -55,13 +56,6 @@ pub struct Shared<'a> {
     pub begins: &'a BTreeMap<String, Begin>,
 }
 
-impl Shared<'_> {
-    fn learning(&self, body: &Remembering, table: &str, mark: &Mark) -> bool {
-        let begin = self.begins.get(table).and_then(|b| b.before(mark.boundary()));
-        is_learning(begin, mark.time, body.learning_us)
-    }
-}
-
 #[derive(Debug)]
 pub struct Watch {
     pub rule: Arc<Rule>,
@@ -73,6 +67,8 @@ pub struct Watch {
     waiting_bytes: usize,
     /// Provisional findings of before the start whose rows have not come yet, by time.
     told: BTreeMap<Micros, Vec<Finding>>,
+    /// By table, since when it has looked at rows that have expired.
+    began: BTreeMap<String, Micros>,
     /// What is stored has been remembered.
     pub loaded: bool,
     /// Why it has stopped.
@@ -112,6 +108,7 @@ impl Watch {
             waiting: BTreeMap::new(),
             waiting_bytes: 0,
             told: BTreeMap::new(),
+            began: BTreeMap::new(),
             loaded: false,
             stopped: None,
         };
@@ -272,7 +269,8 @@ impl Watch {
             }
             finding.evidence.events = vec![event_of(batch, sieved.from[from as usize] as usize)?];
             finding.standing = Standing::Provisional;
-            finding.learning = shared.learning(&self.body, &sieved.table, mark);
+            finding.learning =
+                is_learning(begun(&self.began, shared, &sieved.table, mark), mark.time, self.body.learning_us);
             self.waiting_bytes -= waiting.bytes();
             waiting.fired = Some(Box::new(finding.clone()));
             self.waiting_bytes += waiting.bytes();
@@ -308,6 +306,12 @@ impl Watch {
             if let Some(error) = error {
                 return Err(error);
             }
+        }
+        // After the rows: what expires meanwhile is in one or both.
+        if let (Some(seen), Some(first_seen)) = (&mut self.seen, &body.first_seen)
+            && let Some(retained) = Retained::of(stored)
+        {
+            self.began = retained.seen(&self.rule, first_seen, &mut |key, span| seen.add_span(key, span))?;
         }
         self.loaded = true;
         if self.stop_if_over_budget() {
@@ -411,7 +415,9 @@ impl Watch {
         let mut found: BTreeMap<u32, Finding> = BTreeMap::new();
         for draft in drafts {
             let mut finding = draft.finding;
-            finding.learning = shared.learning(&self.body, &draft.rows[0].0, &draft.rows[0].1);
+            let (table, mark) = &draft.rows[0];
+            let begun = begun(&self.began, shared, table, mark);
+            finding.learning = is_learning(begun, mark.time, self.body.learning_us);
             found.insert(draft.from, finding);
         }
         let mut findings = Vec::new();
@@ -467,7 +473,7 @@ impl Watch {
         let first = waiting.iter().map(|w| w.mark.time).min().unwrap_or(Micros::MIN);
         let last = waiting.iter().map(|w| w.mark.time).max().unwrap_or(Micros::MAX);
         let until = format!("NOT ({})", at_or_after("time", last.saturating_add(1)));
-        let seen = load_seen(&self.body, stored, Origin::Live, first, &until).await?;
+        let seen = load_seen(&self.rule, &self.body, stored, Origin::Live, first, &until).await?;
         let mut states = BTreeMap::new();
         for state in self.body.states() {
             states.insert(state.name.clone(), recall_versions(state, stored, Origin::Live, &until).await?);
@@ -476,8 +482,15 @@ impl Watch {
     }
 }
 
-/// What `first_seen` needs to judge rows from `first` on: stored rows that meet `until`.
+/// Since when a rule knows the rows of a table, as a row sees it.
+fn begun(expired: &BTreeMap<String, Micros>, shared: &Shared<'_>, table: &str, mark: &Mark) -> Option<Micros> {
+    let stored = shared.begins.get(table).and_then(|begin| begin.before(mark.boundary()));
+    stored.into_iter().chain(expired.get(table).copied()).min()
+}
+
+/// What `first_seen` needs to judge rows from `first` on: stored rows that meet `until`, and what remains of expired ones.
 pub async fn load_seen(
+    rule: &Rule,
     body: &Remembering,
     stored: &SessionContext,
     origin: Origin,
@@ -498,6 +511,9 @@ pub async fn load_seen(
         Err(e) => drop(error.get_or_insert(e)),
     };
     body.sieve.stored(stored, origin, &format!("{from} AND {until}"), &mut take).await?;
+    if let Some(retained) = Retained::of(stored).filter(|_| origin == Origin::Live) {
+        retained.seen(rule, first_seen, &mut |key, span| seen.add_span(key, span))?;
+    }
     match error {
         Some(error) => Err(error),
         None if seen.bytes() > RULE_BYTES_MAX => Err(DataFusionError::Execution(too_much(RULE_BYTES_MAX))),

@@ -11,7 +11,7 @@ use arrow::record_batch::RecordBatch;
 use datafusion::execution::context::SessionContext;
 use datafusion::functions_aggregate::expr_fn::{max, min};
 use datafusion::logical_expr::{Expr, col, lit};
-use event::{Micros, Offsets, Origin, Partition, column};
+use event::{Micros, Offsets, Origin, column};
 use query::QueryError;
 
 use super::input::{Part, Sifted as Rows};
@@ -21,6 +21,7 @@ use super::together::{Choices, Chosen};
 use super::{Ahead, Changes, Fed, Slots};
 use crate::fault::{self, Fault};
 use crate::memory::States;
+use crate::offsets::before;
 use crate::oracle::{Entity, Held, instant};
 use crate::rule::Rule;
 use crate::runs::Run;
@@ -606,16 +607,6 @@ impl Live {
         };
         Usage { state_bytes: bytes as u64, ..self.usage }
     }
-}
-
-/// Rows that lie before the offsets of their partitions.
-fn before(offsets: &Offsets) -> Option<Expr> {
-    let of = |((topic, partition), next): (&Partition, &i64)| {
-        let topic = col(column::TOPIC).eq(lit(topic.as_ref()));
-        let partition = col(column::PARTITION).eq(lit(i64::from(*partition)));
-        topic.and(partition).and(col(column::OFFSET).lt(lit(*next)))
-    };
-    offsets.0.iter().map(of).reduce(Expr::or)
 }
 
 fn part_of(rule: &Rule, relation: usize, part: usize) -> &Part {

@@ -1,0 +1,335 @@
+//! What remains of rows that retention removes: of each state table the versions that can still matter, of each rule with
+//! `first_seen` the spans in which its keys were there, and since when it looks. Rows are taken in before they go. To take
+//! in a row twice changes nothing, so that a crash in between loses nothing, and who reads stored rows first and this
+//! afterwards misses nothing.
+//!
+//! Unlike [`super::derived`] this is no cache: nothing else knows what is in it. So its files do not depend on the build:
+//! Parquet, with the values as the SELECT gave them. A state table or rule whose meaning changes begins anew, and finds
+//! what it knew when the change is taken back within [`UNUSED_DAYS_MAX`].
+
+mod file;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::record_batch::RecordBatch;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::context::SessionContext;
+use event::{Micros, Origin, Watermarks};
+
+use super::judge::{FirstSeen, Remembering, hash};
+use super::seen::{Key, Span, join};
+use super::sieve::{Sieve, Sieved};
+use super::state::StateTable;
+use super::versions::{Version, Versions};
+use super::{BEHIND_US, RULE_BYTES_MAX, STATE_BYTES_MAX, load_versions, lowest_time, of_table};
+use crate::error::DetectError;
+use crate::fault::{self, Fault};
+use crate::history::History;
+use crate::ident::Identity;
+use crate::rule::{Body, Rule};
+use crate::ruleset::RuleSet;
+use file::Head;
+
+/// Files that no rule in force has use for are kept so long, in case it comes back.
+const UNUSED_DAYS_MAX: u64 = 30;
+
+/// Written by one at a time, the owner of the store; read by anybody.
+#[derive(Debug)]
+pub struct Retained {
+    dir: PathBuf,
+}
+
+/// How it went.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Folded {
+    /// Versions and spans that remain, of what was looked at.
+    pub rows: u64,
+    /// Files that were written.
+    pub files: u64,
+    /// State tables and rules that need more memory than they may have: what goes is lost to them.
+    pub too_much: Vec<String>,
+    /// State tables and rules that could not take in what goes, with the reason.
+    pub failed: Vec<(String, String)>,
+    /// A disk that is full was one of the reasons.
+    pub disk_full: bool,
+}
+
+/// What a state table or rule made of what goes.
+enum Taken {
+    Nothing,
+    Rows(u64),
+    TooMuch,
+}
+
+/// A file's name and what it means.
+struct Place {
+    name: String,
+    of: String,
+}
+
+impl Retained {
+    /// In a folder of its own.
+    pub fn new(dir: PathBuf) -> Retained {
+        Retained { dir }
+    }
+
+    /// That of a session with stored rows.
+    pub(crate) fn of(stored: &SessionContext) -> Option<Arc<Retained>> {
+        stored.state_ref().read().config().get_extension::<Retained>()
+    }
+
+    /// Forgets everything.
+    pub fn clear(&self) -> io::Result<()> {
+        match fs::remove_dir_all(&self.dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes in what the rows of `expiring`, which are of `tables`, say to the rules in force.
+    pub async fn fold(
+        &self,
+        rules: &RuleSet,
+        marks: &Watermarks,
+        tables: &BTreeSet<String>,
+        expiring: &dyn History,
+    ) -> Result<Folded, DetectError> {
+        let mut folded = Folded::default();
+        if fault::is(Fault::RetainedNot) {
+            return Ok(folded);
+        }
+        let gone = rules.stored(expiring)?;
+        let reads = |sieve: &Sieve| sieve.tables.iter().any(|table| tables.contains(&**table));
+        for state in rules.states.iter().filter(|s| rules.joins(s) && reads(&s.sieve)) {
+            let outcome = self.fold_state(state, marks, &gone).await;
+            folded.add(&state.name, outcome);
+        }
+        for rule in &rules.rules {
+            let Body::Remembering(body) = &rule.body else { continue };
+            let Some(first_seen) = &body.first_seen else { continue };
+            if reads(&body.sieve) {
+                let outcome = self.fold_seen(rule, body, first_seen, marks, &gone).await;
+                folded.add(&rule.id, outcome);
+            }
+        }
+        self.forget_unused(rules);
+        Ok(folded)
+    }
+
+    async fn fold_state(&self, state: &StateTable, marks: &Watermarks, gone: &SessionContext) -> Result<Taken> {
+        let (more, _) = load_versions(state, gone, Origin::Live, "true").await?;
+        if more.is_empty() {
+            return Ok(Taken::Nothing);
+        }
+        // Beyond the budget it was not read to its end.
+        if more.bytes() > STATE_BYTES_MAX {
+            return Ok(Taken::TooMuch);
+        }
+        let mut versions = self.versions(state)?.unwrap_or_default();
+        versions.absorb(more);
+        // As far back as the slowest rule may ask.
+        versions.advance(of_table(&state.table, marks).saturating_sub(BEHIND_US));
+        if versions.bytes() > STATE_BYTES_MAX {
+            return Ok(Taken::TooMuch);
+        }
+        let rows: Vec<(&[u8], &Version)> =
+            versions.keys().flat_map(|(key, versions)| versions.iter().map(move |v| (key, v))).collect();
+        let Place { name, of } = of_state(state);
+        let head = Head::new(of, versions.floor(), BTreeMap::new());
+        self.replace(&name, &file::of_versions(&head, state, &rows)?)?;
+        Ok(Taken::Rows(rows.len() as u64))
+    }
+
+    async fn fold_seen(
+        &self,
+        rule: &Rule,
+        body: &Remembering,
+        first_seen: &FirstSeen,
+        marks: &Watermarks,
+        gone: &SessionContext,
+    ) -> Result<Taken> {
+        let interval = first_seen.interval_us;
+        let mut keys: HashMap<Box<[u8]>, Vec<Span>> = HashMap::new();
+        let mut error = None;
+        let mut take = |sieved: Sieved| match body.keys_of(&sieved) {
+            Ok(Some(encoded)) => {
+                for (row, mark) in sieved.marks.iter().enumerate() {
+                    if let Some(key) = encoded.whole(row) {
+                        join(keys.entry(key.into()).or_default(), interval, Span::of(mark));
+                    }
+                }
+            }
+            Ok(None) => {}
+            Err(e) => drop(error.get_or_insert(e)),
+        };
+        body.sieve.stored(gone, Origin::Live, "true", &mut take).await?;
+        if let Some(error) = error {
+            return Err(error);
+        }
+        let no_rows = keys.is_empty();
+        let before =
+            self.spans(rule, first_seen, &mut |key, span| join(keys.entry(key.into()).or_default(), interval, span))?;
+        let mut begins = before.clone();
+        for table in &body.sieve.tables {
+            if let Some(time) = lowest_time(table, gone).await? {
+                begins.entry(table.to_string()).and_modify(|begin| *begin = time.min(*begin)).or_insert(time);
+            }
+        }
+        if no_rows && begins == before {
+            return Ok(Taken::Nothing);
+        }
+        let now = body.sieve.tables.iter().map(|table| of_table(table, marks)).min().unwrap_or(Micros::MIN);
+        // Rows that are late look back from where they are.
+        let floor = now.saturating_sub(interval).saturating_sub(BEHIND_US);
+        keys.values_mut().for_each(|spans| spans.retain(|span| span.last >= floor));
+        let bytes: usize = keys.iter().map(|(key, spans)| key.len() + 64 + spans.len() * size_of::<Span>()).sum();
+        if bytes > RULE_BYTES_MAX {
+            return Ok(Taken::TooMuch);
+        }
+        let rows: Vec<(&[u8], &Span)> =
+            keys.iter().flat_map(|(key, spans)| spans.iter().map(move |span| (&**key, span))).collect();
+        let Place { name, of } = of_first_seen(rule, body, first_seen);
+        let head = Head::new(of, Micros::MIN, begins);
+        self.replace(&name, &file::of_spans(&head, first_seen, &rows)?)?;
+        Ok(Taken::Rows(rows.len() as u64))
+    }
+
+    /// What remains of a state table; `None` if nothing of it has expired.
+    pub(super) fn versions(&self, state: &StateTable) -> Result<Option<Versions>> {
+        let Some((head, batches)) = self.read(&of_state(state))? else { return Ok(None) };
+        let mut versions = Versions::restored(Vec::new(), head.floor);
+        for batch in batches {
+            file::versions(state, &batch, &mut versions)?;
+        }
+        Ok(Some(versions))
+    }
+
+    /// Something of a state table has expired.
+    pub(super) fn has(&self, state: &StateTable) -> bool {
+        self.dir.join(of_state(state).name).exists()
+    }
+
+    /// The spans in which the keys of a rule were there. Returns by table since when it has looked at rows that are gone.
+    pub(super) fn seen(
+        &self,
+        rule: &Rule,
+        first_seen: &FirstSeen,
+        take: &mut dyn FnMut(Key, Span),
+    ) -> Result<BTreeMap<String, Micros>> {
+        self.spans(rule, first_seen, &mut |key, span| take(hash(key), span))
+    }
+
+    fn spans(
+        &self,
+        rule: &Rule,
+        first_seen: &FirstSeen,
+        take: &mut dyn FnMut(&[u8], Span),
+    ) -> Result<BTreeMap<String, Micros>> {
+        let Body::Remembering(body) = &rule.body else { return Ok(BTreeMap::new()) };
+        let Some((head, batches)) = self.read(&of_first_seen(rule, body, first_seen))? else {
+            return Ok(BTreeMap::new());
+        };
+        batches.iter().try_for_each(|batch| file::spans(first_seen, batch, take))?;
+        Ok(head.begins)
+    }
+
+    /// Removes what no rule in force has used for long.
+    fn forget_unused(&self, rules: &RuleSet) {
+        let states = rules.states.iter().map(|state| of_state(state).name);
+        let seen = rules.rules.iter().filter_map(|rule| match &rule.body {
+            Body::Remembering(body) => body.first_seen.as_ref().map(|f| of_first_seen(rule, body, f).name),
+            _ => None,
+        });
+        let used: BTreeSet<String> = states.chain(seen).collect();
+        let long = Duration::from_secs(UNUSED_DAYS_MAX * 86_400);
+        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            let old = entry.metadata().and_then(|m| m.modified()).ok().and_then(|m| m.elapsed().ok());
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !used.contains(&name) && old.is_some_and(|old| old > long) && fs::remove_file(entry.path()).is_ok() {
+                tracing::info!(file = name, "removed what no rule has used for {UNUSED_DAYS_MAX} days");
+            }
+        }
+    }
+
+    fn read(&self, place: &Place) -> Result<Option<(Head, Vec<RecordBatch>)>> {
+        let path = self.dir.join(&place.name);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        match file::read(file, &place.of) {
+            Ok(read) => Ok(Some(read)),
+            Err(why) => {
+                self.set_aside(&path, &why);
+                Ok(None)
+            }
+        }
+    }
+
+    /// A damaged file must not keep rules from running. What it held is forgotten, loudly.
+    fn set_aside(&self, path: &Path, why: &str) {
+        metrics::counter!("stakeout_retained_damaged_total").increment(1);
+        let mut aside = path.as_os_str().to_owned();
+        aside.push(".damaged");
+        let moved = fs::rename(path, &aside);
+        tracing::error!(
+            path = %path.display(),
+            moved = moved.is_ok(),
+            "what is remembered of expired rows is damaged and set aside; put the file of a backup in its place and restart: {why}"
+        );
+    }
+
+    /// The file is whole or the one before, also after a crash.
+    fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        fs::create_dir_all(&self.dir)?;
+        let (path, new) = (self.dir.join(name), self.dir.join(format!("{name}.new")));
+        let mut file = File::create(&new)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&new, &path)?;
+        File::open(&self.dir)?.sync_all()
+    }
+}
+
+impl Folded {
+    fn add(&mut self, what: &str, outcome: Result<Taken>) {
+        match outcome {
+            Ok(Taken::Rows(rows)) => {
+                self.rows += rows;
+                self.files += 1;
+                metrics::gauge!("stakeout_retained_rows", "of" => what.to_owned()).set(rows as f64);
+            }
+            Ok(Taken::Nothing) => {}
+            Ok(Taken::TooMuch) => self.too_much.push(what.to_owned()),
+            Err(error) => {
+                let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+                self.disk_full |= matches!(&error, DataFusionError::IoError(e) if full.contains(&e.kind()));
+                self.failed.push((what.to_owned(), error.strip_backtrace()));
+            }
+        }
+    }
+}
+
+/// The SELECT decides, not the comments around it.
+fn of_state(state: &StateTable) -> Place {
+    let parts = state.sieve.parts().into_iter().map(str::to_owned).chain(state.key.clone());
+    placed("state", &state.name, parts)
+}
+
+/// What it looks for and how far back; not what the rule does with it.
+fn of_first_seen(rule: &Rule, body: &Remembering, first_seen: &FirstSeen) -> Place {
+    let [_, from, filter] = body.sieve.parts();
+    let parts = [from.to_owned(), filter.to_owned(), first_seen.interval_us.to_string()];
+    placed("seen", &rule.id, parts.into_iter().chain(first_seen.written.clone()))
+}
+
+fn placed(kind: &str, name: &str, parts: impl Iterator<Item = String>) -> Place {
+    let of = parts.fold(Identity::new().part(kind.as_bytes()), |id, part| id.part(part.as_bytes())).version();
+    Place { name: format!("{kind}-{name}-{}.parquet", &of[..12]), of }
+}
