@@ -41,15 +41,7 @@ pub fn shares(class: Class, options: &Options) -> Vec<(String, f64)> {
             cloudtrail::DATA_SHARES.iter().map(|row| (format!("{}:{}", row.0, row.1), row.2)).collect()
         }
         Class::CloudTrail => cloudtrail::calls().measured(),
-        Class::Falco => {
-            let weight = |rank: usize| (rank as f64 + 1.0).powf(-falco::ZIPF);
-            let sum: f64 = (0..falco::RULES.len()).map(weight).sum();
-            falco::RULES
-                .iter()
-                .enumerate()
-                .map(|(rank, rule)| (rule.name.to_owned(), 100.0 * weight(rank) / sum))
-                .collect()
-        }
+        Class::Falco => falco::shares().into_iter().map(|(rule, share)| (rule.to_owned(), share)).collect(),
         _ => kubernetes::actions().measured(),
     };
     // The pods' lives of this stream are laid out by themselves.
