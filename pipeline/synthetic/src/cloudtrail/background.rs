@@ -61,7 +61,7 @@ fn outcome(rng: &mut SmallRng, call: &Call, principal: &Principal) -> Outcome {
         // Guardrails stop most of what hardly anybody does.
         0..700 if principal.duty == Some(Duty::Admin) => Outcome::Denied,
         0..38 => Outcome::Throttled,
-        38..238 if lacks(principal, call) => Outcome::Denied,
+        38..438 if lacks(principal, call) => Outcome::Denied,
         63..330 if call.service == "s3" && call.name.starts_with("GetBucket") => Outcome::NotFound,
         63..130 if matches!(call.service, "ec2" | "ssm" | "iam") => Outcome::NotFound,
         _ => Outcome::Done,
@@ -69,10 +69,10 @@ fn outcome(rng: &mut SmallRng, call: &Call, principal: &Principal) -> Outcome {
 }
 
 /// Who is denied is mostly one program asking for one thing over and over: a right that it was never given, one of
-/// eight that it needs.
+/// sixteen that it needs.
 fn lacks(principal: &Principal, call: &Call) -> bool {
     let name = call.name.bytes().fold(0, |sum, byte| mix(sum, u64::from(byte)));
-    mix(name, principal.number).is_multiple_of(8)
+    mix(name, principal.number).is_multiple_of(16)
 }
 
 impl Background<'_> {

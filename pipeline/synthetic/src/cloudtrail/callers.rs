@@ -88,13 +88,13 @@ pub fn callers(service: &str, name: &str, read_only: bool, rare: bool) -> Shares
         ("kms", _) => {
             let roles = [(20, Parameters), (8, Secrets), (22, Keys), (6, Storage)];
             let mut shares: Shares = roles.map(|(weight, domain)| (weight, Role(Workload, domain))).to_vec();
-            shares.extend([(5, Role(Deploy, Parameters)), (62, Callers::Service), user]);
+            shares.extend([(5, Role(Deploy, Parameters)), (72, Callers::Service), user]);
             shares
         }
         ("sts", "AssumeRole") => {
             let mut shares: Shares = WORKLOADS.map(|domain| (10, Role(Workload, domain))).to_vec();
             shares.extend(DEPLOYS.map(|domain| (2, Role(Deploy, domain))));
-            shares.extend([(62, Callers::Service), user]);
+            shares.extend([(72, Callers::Service), user]);
             shares
         }
         // Programs ask who they are when they start.
@@ -108,14 +108,17 @@ pub fn callers(service: &str, name: &str, read_only: bool, rare: bool) -> Shares
             vec![(70, Role(Workload, Parameters)), (19, Role(Deploy, Parameters)), user]
         }
         ("ec2", name) if name.starts_with("Describe") && of == Network => {
-            vec![(33, Role(Deploy, Network)), (18, Role(Platform, Network)), (62, Callers::Service), user]
+            vec![(33, Role(Deploy, Network)), (18, Role(Platform, Network)), (72, Callers::Service), user]
         }
         ("ec2", name) if name.starts_with("Describe") => {
             let roles = [(20, Deploy), (16, Platform), (15, Engineer)];
             let mut shares: Shares = roles.map(|(weight, duty)| (weight, Role(duty, Compute))).to_vec();
-            shares.extend([(62, Callers::Service), user]);
+            shares.extend([(72, Callers::Service), user]);
             shares
         }
+        // Controllers of clusters see to names and balancers.
+        ("route53" | "route53resolver", _) => one(Platform, Network),
+        ("autoscaling" | "elasticloadbalancing", _) => one(Platform, Compute),
         ("ec2", "CreateNetworkInterface" | "DeleteNetworkInterface" | "DetachNetworkInterface") => {
             one(Platform, Network)
         }
@@ -123,7 +126,7 @@ pub fn callers(service: &str, name: &str, read_only: bool, rare: bool) -> Shares
         | ("rds", "CreateDBSnapshot" | "DeleteDBSnapshot") => one(Backup, Compute),
         // Autoscalers, and here and there a pipeline that bakes images.
         ("ec2", "RunInstances" | "TerminateInstances") => {
-            vec![(97, Role(Platform, Compute)), (3, Role(Deploy, Compute))]
+            vec![(99, Role(Platform, Compute)), (1, Role(Deploy, Compute))]
         }
         ("ec2", "CreateTags" | "CreateVolume" | "DeleteVolume") => {
             vec![(85, Role(Platform, Compute)), (15, Role(Deploy, Compute))]

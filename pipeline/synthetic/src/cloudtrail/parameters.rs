@@ -126,7 +126,7 @@ impl Asking<'_> {
             Thing::Secret => Some(1 + number % 2),
             Thing::Key | Thing::Role => Some(2),
             Thing::Bucket | Thing::Database | Thing::Function => Some(3),
-            Thing::Parameter => Some(12),
+            Thing::Parameter => Some(6),
             _ => None,
         }
     }
@@ -194,7 +194,7 @@ impl Asking<'_> {
         match kind {
             "bool" => put!(out, "{}", rng.random::<bool>()),
             // What is chosen for throw-away environments only.
-            "seldom" => put!(out, "{}", chance(rng, 3.0)),
+            "seldom" => put!(out, "{}", chance(rng, 1.0)),
             "int" => put!(out, "{}", pick(rng, &[1, 3, 7, 8, 20, 30, 100, 128, 256, 512])),
             "max" => put!(out, "{}", pick(rng, &[10, 20, 25, 50, 50, 50, 100, 1000])),
             "seconds" => put!(out, "{}", pick(rng, &[900, 3600, 3600, 3600, 43_200])),
@@ -244,8 +244,18 @@ impl Asking<'_> {
                 r#"{"items":[{"name":"opt-in-status","valueSet":{"items":[{"value":"opt-in-not-required"}]}}]}"#,
             ),
             "instanceattribute" => {
-                const ASKED: [&str; 5] =
-                    ["instanceType", "disableApiTermination", "userData", "groupSet", "blockDeviceMapping"];
+                const ASKED: [&str; 10] = [
+                    "instanceType",
+                    "disableApiTermination",
+                    "instanceInitiatedShutdownBehavior",
+                    "groupSet",
+                    "blockDeviceMapping",
+                    "ebsOptimized",
+                    "rootDeviceName",
+                    "sourceDestCheck",
+                    "enaSupport",
+                    "userData",
+                ];
                 put!(out, r#""{}""#, pick(rng, &ASKED));
             }
             "archfilter" => {

@@ -178,6 +178,13 @@ fn looks_everywhere(rng: &mut SmallRng, resource: &str, actor: Actor) -> bool {
     }
 }
 
+/// Who is refused is mostly one program that asks for one thing over and over: of eight resources that it deals with it
+/// was never given one.
+fn lacks(username: &str, resource: &str) -> bool {
+    let asked = username.bytes().chain(resource.bytes());
+    asked.fold(0, |sum, byte| mix(sum, u64::from(byte))).is_multiple_of(8)
+}
+
 /// Resource versions of a cluster rise with the stream.
 fn resource_version(pod: &Pod, number: u64) -> u64 {
     40_000_000 * (1 + pod.workload_number % CLUSTERS) + number * 3
@@ -249,10 +256,10 @@ fn resource(
     }
     let code = match (verb, rng.random_range(0..1000)) {
         // Installers make what is there already.
-        ("create", 4..970) if matches!(kind, Kind::Namespace | Kind::Crd) => 409,
+        ("create", 32..970) if matches!(kind, Kind::Namespace | Kind::Crd) => 409,
         ("create", _) if of.life.is_some() => 201,
         _ if of.life.is_some() => 200,
-        (_, 0..4) => 403,
+        (_, 0..32) if lacks(&caller.username, resource) => 403,
         ("get" | "delete" | "patch", 4..75) => 404,
         ("update", 4..40) => 409,
         ("create", _) => 201,
