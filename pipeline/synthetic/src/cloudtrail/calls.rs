@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use rand::Rng;
 use rand::rngs::SmallRng;
 
-use super::callers::{Callers, Shares, callers};
+use super::callers::{Shares, callers};
 use super::parameters::Value;
 
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub struct Call {
     pub name: &'static str,
     pub read_only: bool,
     pub members: Vec<(&'static str, Value)>,
-    /// Who makes it.
+    /// Who makes it, if it is of the table.
     pub callers: Shares,
     weight: f64,
 }
@@ -81,9 +81,8 @@ impl Call {
         name: &'static str,
         read_only: bool,
         members: Vec<(&'static str, Value)>,
-        by: Callers,
     ) -> Call {
-        Call { service, name, read_only, members, callers: vec![(1, by)], weight: 0.0 }
+        Call { service, name, read_only, members, callers: Shares::new(), weight: 0.0 }
     }
 
     fn parse(line: &'static str) -> Call {

@@ -34,7 +34,7 @@ pub fn data_event(rng: &mut SmallRng, at: Micros, of: &Background<'_>) -> Vec<u8
         true => Callers::Service,
         false => Callers::Role(pick(rng, &[Duty::Workload, Duty::Deploy]), Domain::Storage),
     };
-    let mut call = Call::new(service, name, read_only, members(name), by);
+    let mut call = Call::new(service, name, read_only, members(name));
     let principal = of.principal(rng, by);
     let denied = match name {
         "PutObject" => chance(rng, 55.0),
