@@ -1,6 +1,7 @@
 //! Synthetic audit streams: one world seen by Kubernetes, CloudTrail and Falco, everyday traffic by measured mixes and
-//! times with planted attacks, repeats and CloudTrail's lateness. Deterministic in the options: event `n` depends on
-//! them and `n` only. It contains no recorded event.
+//! times with planted attacks, repeats and CloudTrail's lateness. Everyday actions are taken by those whose work they
+//! are, on what is theirs. Deterministic in the options: event `n` depends on them and `n` only. It contains no
+//! recorded event.
 
 pub mod attack;
 pub mod cloudtrail;

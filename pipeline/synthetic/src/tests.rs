@@ -7,6 +7,8 @@ use sha2::{Digest, Sha256};
 
 use super::*;
 
+mod kinds;
+
 fn options(seed: u64, stream: Stream) -> Options {
     Options {
         seed,

@@ -5,11 +5,12 @@ use event::Micros;
 use rand::rngs::SmallRng;
 use rand::{Rng, RngCore};
 
+use super::callers::{self, Callers};
 use super::calls::{Call, calls};
 use super::parameters::{Asked, Asking, Value};
 use super::{Extras, Record};
 use crate::random::{chance, mix, pick, put, put_base64, zipf_of};
-use crate::world::{Principal, PrincipalKind, Sizes, Thing, address};
+use crate::world::{Duty, Principal, PrincipalKind, Sizes, Thing, address};
 
 /// What the background of one frame depends on.
 pub struct Background<'a> {
@@ -26,7 +27,7 @@ pub struct Background<'a> {
 }
 
 /// The role that makes nearly all calls of a hot stream, by rank.
-const HOT_RANK: u64 = 3;
+const HOT_RANK: u64 = 18;
 /// Sessions last for so many frames: about sixty of them in 1 GB.
 const SESSION_FRAMES: u64 = 2;
 
@@ -35,15 +36,10 @@ pub fn background(rng: &mut SmallRng, at: Micros, of: &Background<'_>) -> Vec<u8
     if of.data_events && chance(rng, 97.5) {
         return super::data_event(rng, at, of);
     }
-    let mut call = calls().draw(rng);
-    let kind = kind(rng, call);
-    let principal = of.principal(rng, kind);
+    let call = calls().draw(rng);
+    let callers = callers::draw(rng, &call.callers);
+    let principal = of.principal(rng, callers);
     let outcome = outcome(rng, call, &principal);
-    if outcome == Outcome::Denied {
-        // Who is denied is mostly one job asking for one thing over and over.
-        let probes = &calls().calls[..24];
-        call = &probes[(mix(0x91, principal.number) % 24) as usize];
-    }
     let (bytes, _) = write(rng, at, of, call, &principal, outcome);
     bytes
 }
@@ -56,43 +52,37 @@ pub enum Outcome {
     NotFound,
 }
 
-/// By the measured shares: assumed roles 70 %, services 15 %, users 10 %, the root of an account one in a thousand.
-fn kind(rng: &mut SmallRng, call: &Call) -> PrincipalKind {
-    // Services act on their own in few APIs.
-    let of_services = match call.service {
-        "kms" => true,
-        "sts" => call.name == "AssumeRole",
-        "ec2" => call.name.starts_with("Describe"),
-        _ => false,
-    };
-    match rng.random_range(0..1000) {
-        0 => PrincipalKind::Root,
-        1..110 => PrincipalKind::IamUser,
-        110..490 if of_services => PrincipalKind::Service,
-        _ => PrincipalKind::AssumedRole,
-    }
-}
-
 /// Errors are one call in ten: throttled, denied, or asking for what is not there.
 fn outcome(rng: &mut SmallRng, call: &Call, principal: &Principal) -> Outcome {
     if principal.kind == PrincipalKind::Service {
         return Outcome::Done;
     }
     match rng.random_range(0..1000) {
+        // Guardrails stop most of what hardly anybody does.
+        0..700 if principal.duty == Some(Duty::Admin) => Outcome::Denied,
         0..38 => Outcome::Throttled,
-        38..63 => Outcome::Denied,
+        38..438 if lacks(principal, call) => Outcome::Denied,
         63..330 if call.service == "s3" && call.name.starts_with("GetBucket") => Outcome::NotFound,
         63..130 if matches!(call.service, "ec2" | "ssm" | "iam") => Outcome::NotFound,
         _ => Outcome::Done,
     }
 }
 
+/// Who is denied is mostly one program asking for one thing over and over: a right that it was never given, one of
+/// sixteen that it needs.
+fn lacks(principal: &Principal, call: &Call) -> bool {
+    let name = call.name.bytes().fold(0, |sum, byte| mix(sum, u64::from(byte)));
+    mix(name, principal.number).is_multiple_of(16)
+}
+
 impl Background<'_> {
-    pub fn principal(&self, rng: &mut SmallRng, kind: PrincipalKind) -> Principal {
+    pub fn principal(&self, rng: &mut SmallRng, callers: Callers) -> Principal {
         let hot = self.hot_percent > 0.0 && chance(rng, self.hot_percent);
-        let kind = if hot { PrincipalKind::AssumedRole } else { kind };
-        let rank = if hot { HOT_RANK } else { zipf_of(rng, Principal::share(kind, self.sizes.principals), 1.1) };
-        let number = Principal::number_of(kind, rank);
+        let kind = if hot { PrincipalKind::AssumedRole } else { callers.kind() };
+        let number = match hot {
+            true => Principal::number_of(kind, HOT_RANK),
+            false => callers.number(rng, self.sizes),
+        };
         // Sessions of different principals change at different times.
         let phase = self.epoch + number % SESSION_FRAMES;
         let since = self.begun[(phase % SESSION_FRAMES) as usize];
@@ -101,8 +91,10 @@ impl Background<'_> {
         let mut principal = Principal::in_session(number, kind, session, since);
         match self.new_address {
             Some(n) => principal.ip = address(n * 10 + 3),
-            // One call in eight comes from elsewhere.
-            None if !hot && chance(rng, 12.0) => principal.ip = address(zipf_of(rng, self.sizes.addresses, 1.2)),
+            // One call in seven comes from elsewhere: applications move, people travel.
+            None if !hot && principal.moves() && chance(rng, 14.0) => {
+                principal.ip = address(zipf_of(rng, self.sizes.addresses, 1.2))
+            }
             None => {}
         }
         principal
@@ -129,7 +121,7 @@ pub fn write(
         Outcome::Done => response(rng, at, call, principal),
         _ => "null".to_owned(),
     };
-    let console = principal.number % 5 == 1 && !matches!(*service, "kms" | "sts");
+    let console = principal.is_human() && !matches!(*service, "kms" | "sts");
     let extras = Extras {
         resources: resources(principal, &asked, outcome),
         no_tls: console || principal.number % 16 < 8,

@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use rand::Rng;
 use rand::rngs::SmallRng;
 
+use super::callers::{Shares, callers};
 use super::parameters::Value;
 
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub struct Call {
     pub name: &'static str,
     pub read_only: bool,
     pub members: Vec<(&'static str, Value)>,
+    /// Who makes it, if it is of the table.
+    pub callers: Shares,
     weight: f64,
 }
 
@@ -79,7 +82,7 @@ impl Call {
         read_only: bool,
         members: Vec<(&'static str, Value)>,
     ) -> Call {
-        Call { service, name, read_only, members, weight: 0.0 }
+        Call { service, name, read_only, members, callers: Shares::new(), weight: 0.0 }
     }
 
     fn parse(line: &'static str) -> Call {
@@ -93,6 +96,8 @@ impl Call {
             })
             .collect();
         let weight = weight.parse().expect("a weight is a number");
-        Call { service, name, read_only: access == "r", members, weight }
+        let read_only = access == "r";
+        let callers = callers(service, name, read_only, weight < RARE_WEIGHT);
+        Call { service, name, read_only, members, callers, weight }
     }
 }

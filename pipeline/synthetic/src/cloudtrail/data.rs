@@ -6,10 +6,11 @@ use rand::Rng;
 use rand::rngs::SmallRng;
 
 use super::background::{Background, Outcome, write};
+use super::callers::Callers;
 use super::calls::Call;
 use super::parameters::{Asked, Value};
-use crate::random::chance;
-use crate::world::{PrincipalKind, Thing};
+use crate::random::{chance, pick};
+use crate::world::{Domain, Duty, Thing};
 
 /// Service, name, share in percent, read-only.
 pub const SHARES: [(&str, &str, f64, bool); 7] = [
@@ -29,9 +30,12 @@ pub fn data_event(rng: &mut SmallRng, at: Micros, of: &Background<'_>) -> Vec<u8
         left < 0.0
     });
     let (service, name, _, read_only) = *found.unwrap_or(&SHARES[0]);
+    let by = match chance(rng, 87.0) {
+        true => Callers::Service,
+        false => Callers::Role(pick(rng, &[Duty::Workload, Duty::Deploy]), Domain::Storage),
+    };
     let mut call = Call::new(service, name, read_only, members(name));
-    let kind = if chance(rng, 87.0) { PrincipalKind::Service } else { PrincipalKind::AssumedRole };
-    let principal = of.principal(rng, kind);
+    let principal = of.principal(rng, by);
     let denied = match name {
         "PutObject" => chance(rng, 55.0),
         "GetBucketAcl" => chance(rng, 24.0),

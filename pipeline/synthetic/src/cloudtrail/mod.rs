@@ -1,6 +1,7 @@
 //! CloudTrail records (event version 1.11): how one is written, whoever asks for it.
 
 mod background;
+mod callers;
 mod calls;
 mod data;
 mod parameters;

@@ -4,8 +4,8 @@ use event::{Micros, format_micros};
 use rand::rngs::SmallRng;
 use rand::{Rng, RngCore};
 
-use crate::random::{chance, pick, put, put_base64, uuid, zipf_of};
-use crate::world::{Principal, Sizes, Thing, host, object_key, team};
+use crate::random::{chance, entity_uuid, mix, pick, put, put_base64, uuid, zipf_of};
+use crate::world::{Domain, Duty, Principal, PrincipalKind, Sizes, Thing, host, object_key, team};
 
 /// The kind of a member.
 #[derive(Clone, Copy, Debug)]
@@ -100,15 +100,35 @@ impl Asking<'_> {
     /// One of the 200,000 things, of which a principal deals with some more than with others.
     fn number(&self, rng: &mut SmallRng, thing: Thing) -> u64 {
         let of_all = match thing {
-            Thing::Bucket => return zipf_of(rng, self.sizes.buckets, 1.1),
+            Thing::Bucket => self.sizes.buckets,
+            // A user asks for itself.
+            Thing::User if self.principal.kind == PrincipalKind::IamUser => return self.principal.number,
             Thing::Role | Thing::User | Thing::Policy | Thing::Profile => self.sizes.principals,
             Thing::Trail => 40,
             Thing::Key | Thing::Database | Thing::LogGroup => self.sizes.arns / 100,
             _ => self.sizes.arns / 8,
         };
+        if let Some(few) = self.habit(thing) {
+            return (mix(0x94 ^ (thing as u64) << 8, self.principal.number) + rng.random_range(0..few)) % of_all;
+        }
         let own = zipf_of(rng, of_all, 0.9);
         // Everyone has favourites of his own.
         if chance(rng, 60.0) { own } else { (own + self.principal.number * 7_919) % of_all }
+    }
+
+    /// How many things of a kind are the principal's own, if it never deals with others: an application has a few
+    /// secrets, keys, buckets and parameters, and a program with a long-lived key no more.
+    fn habit(&self, thing: Thing) -> Option<u64> {
+        let Principal { duty, kind, number, .. } = self.principal;
+        let steady = matches!(duty, Some(Duty::Workload)) || *kind == PrincipalKind::IamUser;
+        match thing {
+            _ if !steady => None,
+            Thing::Secret => Some(1 + number % 2),
+            Thing::Key | Thing::Role => Some(2),
+            Thing::Bucket | Thing::Database | Thing::Function => Some(3),
+            Thing::Parameter => Some(6),
+            _ => None,
+        }
     }
 
     fn arn(&self, thing: Thing, number: u64) -> String {
@@ -173,6 +193,8 @@ impl Asking<'_> {
         let out = &mut asked.text;
         match kind {
             "bool" => put!(out, "{}", rng.random::<bool>()),
+            // What is chosen for throw-away environments only.
+            "seldom" => put!(out, "{}", chance(rng, 1.0)),
             "int" => put!(out, "{}", pick(rng, &[1, 3, 7, 8, 20, 30, 100, 128, 256, 512])),
             "max" => put!(out, "{}", pick(rng, &[10, 20, 25, 50, 50, 50, 100, 1000])),
             "seconds" => put!(out, "{}", pick(rng, &[900, 3600, 3600, 3600, 43_200])),
@@ -221,6 +243,21 @@ impl Asking<'_> {
             "statefilter" => out.push_str(
                 r#"{"items":[{"name":"opt-in-status","valueSet":{"items":[{"value":"opt-in-not-required"}]}}]}"#,
             ),
+            "instanceattribute" => {
+                const ASKED: [&str; 10] = [
+                    "instanceType",
+                    "disableApiTermination",
+                    "instanceInitiatedShutdownBehavior",
+                    "groupSet",
+                    "blockDeviceMapping",
+                    "ebsOptimized",
+                    "rootDeviceName",
+                    "sourceDestCheck",
+                    "enaSupport",
+                    "userData",
+                ];
+                put!(out, r#""{}""#, pick(rng, &ASKED));
+            }
             "archfilter" => {
                 out.push_str(r#"{"items":[{"name":"architecture","valueSet":{"items":[{"value":"x86_64"}]}}]}"#)
             }
@@ -286,31 +323,47 @@ impl Asking<'_> {
                 team(rng.next_u64()),
                 rng.random_range(100..900)
             ),
-            "tagset" => put!(
-                out,
-                r#"{{"items":[{{"key":"team","value":"{}"}},{{"key":"release","value":"r{}"}}]}}"#,
-                team(rng.next_u64()),
-                rng.random_range(100..900)
-            ),
+            "tagset" => self.put_tags(rng, out),
             other => unreachable!("calls.txt has no kind `{other}`"),
         }
     }
 
+    /// What the key was used for: what its user deals with.
     fn put_context(&self, rng: &mut SmallRng, out: &mut String) {
-        match rng.random_range(0..10) {
-            0..4 => {
-                let parameter = self.number(rng, Thing::Parameter);
-                put!(out, r#"{{"PARAMETER_ARN":"{}"}}"#, self.arn(Thing::Parameter, parameter));
-            }
-            4..7 => put!(out, r#"{{"aws:s3:arn":"{}"}}"#, self.arn(Thing::Bucket, self.number(rng, Thing::Bucket))),
-            7..9 => put!(
+        let thing = match (self.principal.kind, self.principal.domain) {
+            (PrincipalKind::Service, _) => pick(rng, &[Thing::Volume, Thing::Bucket, Thing::Bucket]),
+            (_, Domain::Parameters) => Thing::Parameter,
+            (_, Domain::Secrets) => Thing::Secret,
+            (_, Domain::Storage) => Thing::Bucket,
+            _ => pick(rng, &[Thing::Parameter, Thing::Bucket, Thing::Volume]),
+        };
+        let number = self.number(rng, thing);
+        match thing {
+            Thing::Parameter => put!(out, r#"{{"PARAMETER_ARN":"{}"}}"#, self.arn(thing, number)),
+            Thing::Bucket => put!(out, r#"{{"aws:s3:arn":"{}"}}"#, self.arn(thing, number)),
+            Thing::Secret => put!(
                 out,
                 r#"{{"SecretARN":"{}","SecretVersionId":"{}"}}"#,
-                self.arn(Thing::Secret, self.number(rng, Thing::Secret)),
-                uuid(rng)
+                self.arn(thing, number),
+                entity_uuid(0x95, number)
             ),
-            _ => put!(out, r#"{{"aws:ebs:id":"{}"}}"#, Thing::Volume.id(self.number(rng, Thing::Volume))),
+            _ => put!(out, r#"{{"aws:ebs:id":"{}"}}"#, thing.id(number)),
         }
+    }
+
+    /// Tags that are added later: by storage drivers and autoscalers their own, by pipelines those of releases.
+    fn put_tags(&self, rng: &mut SmallRng, out: &mut String) {
+        let (key, value) = match self.principal.duty {
+            Some(Duty::Platform) if rng.random::<bool>() => ("ebs.csi.aws.com/cluster", "true".to_owned()),
+            Some(Duty::Platform) => ("karpenter.sh/nodeclaim", format!("default-{}", rng.random_range(10_000..99_999))),
+            _ if chance(rng, 20.0) => ("team", team(self.principal.number).to_owned()),
+            _ => ("Name", format!("{}-{}", self.principal.name, rng.random_range(1..40))),
+        };
+        put!(
+            out,
+            r#"{{"items":[{{"key":"{key}","value":"{value}"}},{{"key":"release","value":"r{}"}}]}}"#,
+            rng.random_range(100..900)
+        );
     }
 
     /// A policy document, as text inside of JSON.

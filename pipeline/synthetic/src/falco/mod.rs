@@ -1,6 +1,7 @@
 //! Falco alerts in the JSON form of its outputs. `output` is rendered from the same fields that `output_fields` has.
 
 mod process;
+mod programs;
 mod rules;
 
 use event::Micros;
@@ -11,7 +12,7 @@ use crate::kubernetes::micro_time;
 use crate::random::{chance, mix, put};
 use crate::world::{Pod, Population, Sizes, host};
 use process::Process;
-pub use rules::{RULES, Rule, ZIPF};
+pub use rules::{RULES, Rule, shares};
 
 /// One alert about a process in a pod.
 pub struct Alert<'a> {
@@ -130,8 +131,8 @@ pub fn background(rng: &mut SmallRng, at: Micros, of: &Background<'_>) -> (&'sta
         }
         _ => of.population.running(rng),
     };
-    let outside = rule.on_hosts && chance(rng, 30.0);
-    let process = Process::draw(rng, rule, &pod);
+    let outside = rule.on_hosts && chance(rng, programs::outside_percent(rule.name));
+    let process = Process::draw(rng, rule, &pod, outside);
     let mut fields = vec![Field::number("evt_time", "evt.time", nanos(rng, at))];
     process.special(rng, rule, &pod, &mut fields);
     fields.push(Field::text("evt_type", "evt.type", process.evt_type.to_owned()));

@@ -5,6 +5,7 @@ use rand::Rng;
 use rand::rngs::SmallRng;
 
 use super::Field;
+use super::programs::{HOST_PARENTS, PARENTS, PROGRAMS, named, typical};
 use super::rules::Rule;
 use crate::random::{chance, hex, mix, pick, put, zipf_of};
 use crate::world::{Pod, team};
@@ -23,43 +24,11 @@ pub struct Process {
     pub flags: &'static str,
 }
 
-/// Program, its directory, the shape of its command line.
-const PROGRAMS: [(&str, &str, &str); 24] = [
-    ("python3", "/usr/bin", "python3 -m {part}.{word} --config /etc/{part}/{word}.yaml --port {port}"),
-    (
-        "java",
-        "/opt/java/bin",
-        "java -Xmx{small}m -XX:+UseG1GC -Dapp.home=/srv/{part} -Dhttp.port={port} -jar /srv/{part}/{word}-{version}.jar",
-    ),
-    ("node", "/usr/local/bin", "node --max-old-space-size={small} /srv/{part}/dist/{word}.js --listen {port}"),
-    ("curl", "/usr/bin", "curl -sS --max-time {small} -o /tmp/{hex} http://{part}.{team}.svc:{port}/{word}/{number}"),
-    ("sh", "/bin", "sh -c /srv/{part}/bin/{word}.sh --since {number}"),
-    ("bash", "/usr/bin", "bash /srv/{part}/hooks/{word}-{small}.sh"),
-    ("tar", "/usr/bin", "tar -xzf /tmp/{word}-{hex}.tgz -C /srv/{part}/releases/{number}"),
-    ("nginx", "/usr/sbin", "nginx -c /etc/nginx/{part}.conf -g daemon off;"),
-    ("postgres", "/usr/lib/postgresql/16/bin", "postgres: {part} {word} 10.{small}.{byte}.{byte}({port}) idle"),
-    ("redis-server", "/usr/local/bin", "redis-server *:{port}"),
-    ("cp", "/usr/bin", "cp -a /var/lib/{part}/{word}/{hex} /data/{part}/{word}"),
-    ("find", "/usr/bin", "find /var/lib/{part} -name *.{word} -mmin -{small}"),
-    ("grep", "/usr/bin", "grep -r {word} /srv/{part}/conf.d"),
-    ("logrotate", "/usr/sbin", "logrotate -s /var/lib/logrotate/{part}.status /etc/logrotate.d/{word}"),
-    ("apt-get", "/usr/bin", "apt-get install -y --no-install-recommends {word}={version}-{small}"),
-    ("pip", "/usr/local/bin", "pip install --no-cache-dir {word}=={version}"),
-    ("git", "/usr/bin", "git -C /srv/{part} fetch --depth {small} origin {hex}"),
-    ("tcpdump", "/usr/sbin", "tcpdump -i eth0 -c {small} port {port}"),
-    ("ip", "/sbin", "ip route get 10.{small}.{byte}.{byte}"),
-    ("cat", "/usr/bin", "cat /srv/{part}/run/{word}.pid"),
-    ("envoy", "/usr/local/bin", "envoy -c /etc/envoy/{part}.yaml --base-id {small} --service-node {part}-{hex}"),
-    ("fluent-bit", "/fluent-bit/bin", "fluent-bit -c /fluent-bit/etc/{word}.conf -f {small}"),
-    ("systemctl", "/usr/bin", "systemctl reload {part}-{word}.service"),
-    ("rsync", "/usr/bin", "rsync -a --delete /data/{part}/{word}/ 10.{small}.{byte}.{byte}::{part}/{hex}"),
-];
 const WORDS: [&str; 24] = [
     "main", "worker", "ingest", "report", "cleanup", "sync", "migrate", "health", "cache", "session", "export",
     "billing", "index", "notify", "archive", "reload", "audit", "prepare", "verify", "publish", "rotate", "render",
     "replay", "warmup",
 ];
-const PARENTS: [&str; 8] = ["containerd-shim", "sh", "bash", "tini", "supervisord", "python3", "runc", "entrypoint.sh"];
 const USERS: [(&str, i64); 6] =
     [("root", 0), ("root", 0), ("app", 1000), ("nobody", 65_534), ("www-data", 33), ("postgres", 999)];
 
@@ -81,17 +50,27 @@ impl Process {
         }
     }
 
-    /// What fires the rule in the pod: each workload has a few programs and commands of its own.
-    pub fn draw(rng: &mut SmallRng, rule: &Rule, pod: &Pod) -> Process {
+    /// What fires the rule in the pod, or beside it on the host: each workload has a few programs and commands of its
+    /// own.
+    pub fn draw(rng: &mut SmallRng, rule: &Rule, pod: &Pod, outside: bool) -> Process {
         let habit = mix(0xE1 ^ pod.workload_number, zipf_of(rng, 24, 1.0));
-        let (name, directory, shape) = PROGRAMS[(habit % 24) as usize];
+        let (name, directory, shape) = match typical(rule.name) {
+            [] => PROGRAMS[(habit % 24) as usize],
+            few => *named(few[(habit % few.len() as u64) as usize]),
+        };
         let (user, uid) = USERS[(pod.workload_number % 6) as usize];
-        let shell = rule.name.contains("shell") || rule.name.contains("interactive");
+        let probe = rule.name == "Run shell untrusted";
+        let shell = !probe && (rule.name.contains("shell") || rule.name.contains("nteractive"));
         Process {
             name: name.to_owned(),
             path: format!("{directory}/{name}"),
             command: command(rng, shape, pod, habit),
-            parent: pick(rng, &PARENTS),
+            parent: match (probe || shell, outside) {
+                _ if rule.name.starts_with("DB program") => "postgres",
+                (true, false) => "runc",
+                (_, true) => pick(rng, &HOST_PARENTS),
+                (false, false) => pick(rng, &PARENTS),
+            },
             user,
             uid,
             login_uid: if shell { 1_000 + (habit % 40) as i64 } else { -1 },
@@ -215,7 +194,7 @@ fn command(rng: &mut SmallRng, shape: &str, pod: &Pod, habit: u64) -> String {
         rest = after;
     }
     text.push_str(rest);
-    if habit / 32 % 14 == 5 {
+    if habit / 32 % 12 == 5 && PROGRAMS.iter().any(|program| program.2 == shape) {
         // A program of the JVM is started with all that it may need.
         text.push_str(" -cp ");
         for n in 0..17 {

@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use rand::Rng;
 use rand::rngs::SmallRng;
 
+use super::actors::{Actor, actors};
 use super::bodies::Kind;
 use crate::random::pick;
 
@@ -22,8 +23,8 @@ pub struct Action {
     /// Not bound to a namespace.
     pub cluster_wide: bool,
     pub kind: Kind,
-    /// Who does it, as letters to draw from: pods' service accounts, controllers, system components, nodes, humans.
-    pub who: &'static str,
+    /// Who does it, each as often as it is named.
+    pub who: &'static [Actor],
 }
 
 /// Asking what the API offers: a path without a resource. Measured, in percent of lines, and the weight beside the
@@ -34,53 +35,53 @@ pub const DISCOVERY_PERCENT: f64 = 62.4;
 const EVEN_PERCENT: f64 = 4.0;
 
 const CORE: &str = "";
-/// Resource, group, version, cluster-wide, kind, who.
-type Resource = (&'static str, &'static str, &'static str, bool, Kind, &'static str);
+/// Resource, group, version, cluster-wide, kind.
+type Resource = (&'static str, &'static str, &'static str, bool, Kind);
 
 const RESOURCES: [Resource; 43] = [
-    ("secrets", CORE, "v1", false, Kind::Secret, "PHHC"),
-    ("namespaces", CORE, "v1", true, Kind::Namespace, "PCHH"),
-    ("serviceaccounts", CORE, "v1", false, Kind::ServiceAccount, "PHC"),
-    ("prometheusrules", "monitoring.coreos.com", "v1", false, Kind::Rules, "P"),
-    ("pods", CORE, "v1", false, Kind::Pod, "NCHHP"),
-    ("configmaps", CORE, "v1", false, Kind::ConfigMap, "PNHH"),
-    ("leases", "coordination.k8s.io", "v1", false, Kind::Lease, "PNNNY"),
-    ("clusterroles", "rbac.authorization.k8s.io", "v1", true, Kind::Role, "PPCH"),
-    ("clusterrolebindings", "rbac.authorization.k8s.io", "v1", true, Kind::Binding, "PPCH"),
-    ("roles", "rbac.authorization.k8s.io", "v1", false, Kind::Role, "PPH"),
-    ("rolebindings", "rbac.authorization.k8s.io", "v1", false, Kind::Binding, "PPH"),
-    ("flowschemas", "flowcontrol.apiserver.k8s.io", "v1", true, Kind::FlowSchema, "YYP"),
-    ("prioritylevelconfigurations", "flowcontrol.apiserver.k8s.io", "v1", true, Kind::FlowSchema, "Y"),
-    ("customresourcedefinitions", "apiextensions.k8s.io", "v1", true, Kind::Crd, "PPY"),
-    ("services", CORE, "v1", false, Kind::Service, "PPCH"),
-    ("endpoints", CORE, "v1", false, Kind::Endpoints, "CCP"),
-    ("endpointslices", "discovery.k8s.io", "v1", false, Kind::Endpoints, "CCP"),
-    ("nodes", CORE, "v1", true, Kind::Node, "NNCPH"),
-    ("persistentvolumes", CORE, "v1", true, Kind::Volume, "CCP"),
-    ("persistentvolumeclaims", CORE, "v1", false, Kind::Volume, "CP"),
-    ("deployments", "apps", "v1", false, Kind::Deployment, "CHHP"),
-    ("replicasets", "apps", "v1", false, Kind::Deployment, "CCH"),
-    ("statefulsets", "apps", "v1", false, Kind::Deployment, "CCH"),
-    ("daemonsets", "apps", "v1", false, Kind::Deployment, "CCH"),
-    ("jobs", "batch", "v1", false, Kind::Deployment, "CCP"),
-    ("cronjobs", "batch", "v1", false, Kind::Deployment, "CCP"),
-    ("horizontalpodautoscalers", "autoscaling", "v2", false, Kind::Autoscaler, "CCH"),
-    ("poddisruptionbudgets", "policy", "v1", false, Kind::Autoscaler, "CCP"),
-    ("resourcequotas", CORE, "v1", false, Kind::Autoscaler, "CY"),
-    ("events", CORE, "v1", false, Kind::Event, "NNCP"),
-    ("ingresses", "networking.k8s.io", "v1", false, Kind::Ingress, "PPH"),
-    ("networkpolicies", "networking.k8s.io", "v1", false, Kind::Ingress, "PPH"),
-    ("mutatingwebhookconfigurations", "admissionregistration.k8s.io", "v1", true, Kind::Webhook, "YYYYYP"),
-    ("validatingwebhookconfigurations", "admissionregistration.k8s.io", "v1", true, Kind::Webhook, "YP"),
-    ("storageversionmigrations", "migration.k8s.io", "v1alpha1", true, Kind::Lease, "P"),
-    ("apiservices", "apiregistration.k8s.io", "v1", true, Kind::ApiService, "Y"),
-    ("servicemonitors", "monitoring.coreos.com", "v1", false, Kind::Rules, "P"),
-    ("prometheuses", "monitoring.coreos.com", "v1", false, Kind::Rules, "P"),
-    ("volumeattachments", "storage.k8s.io", "v1", true, Kind::Volume, "CP"),
-    ("csinodes", "storage.k8s.io", "v1", true, Kind::Node, "NP"),
-    ("subjectaccessreviews", "authorization.k8s.io", "v1", true, Kind::Review, "PPYY"),
-    ("selfsubjectaccessreviews", "authorization.k8s.io", "v1", true, Kind::Review, "HP"),
-    ("tokenreviews", "authentication.k8s.io", "v1", true, Kind::Review, "PN"),
+    ("secrets", CORE, "v1", false, Kind::Secret),
+    ("namespaces", CORE, "v1", true, Kind::Namespace),
+    ("serviceaccounts", CORE, "v1", false, Kind::ServiceAccount),
+    ("prometheusrules", "monitoring.coreos.com", "v1", false, Kind::Rules),
+    ("pods", CORE, "v1", false, Kind::Pod),
+    ("configmaps", CORE, "v1", false, Kind::ConfigMap),
+    ("leases", "coordination.k8s.io", "v1", false, Kind::Lease),
+    ("clusterroles", "rbac.authorization.k8s.io", "v1", true, Kind::Role),
+    ("clusterrolebindings", "rbac.authorization.k8s.io", "v1", true, Kind::Binding),
+    ("roles", "rbac.authorization.k8s.io", "v1", false, Kind::Role),
+    ("rolebindings", "rbac.authorization.k8s.io", "v1", false, Kind::Binding),
+    ("flowschemas", "flowcontrol.apiserver.k8s.io", "v1", true, Kind::FlowSchema),
+    ("prioritylevelconfigurations", "flowcontrol.apiserver.k8s.io", "v1", true, Kind::FlowSchema),
+    ("customresourcedefinitions", "apiextensions.k8s.io", "v1", true, Kind::Crd),
+    ("services", CORE, "v1", false, Kind::Service),
+    ("endpoints", CORE, "v1", false, Kind::Endpoints),
+    ("endpointslices", "discovery.k8s.io", "v1", false, Kind::Endpoints),
+    ("nodes", CORE, "v1", true, Kind::Node),
+    ("persistentvolumes", CORE, "v1", true, Kind::Volume),
+    ("persistentvolumeclaims", CORE, "v1", false, Kind::Volume),
+    ("deployments", "apps", "v1", false, Kind::Deployment),
+    ("replicasets", "apps", "v1", false, Kind::Deployment),
+    ("statefulsets", "apps", "v1", false, Kind::Deployment),
+    ("daemonsets", "apps", "v1", false, Kind::Deployment),
+    ("jobs", "batch", "v1", false, Kind::Deployment),
+    ("cronjobs", "batch", "v1", false, Kind::Deployment),
+    ("horizontalpodautoscalers", "autoscaling", "v2", false, Kind::Autoscaler),
+    ("poddisruptionbudgets", "policy", "v1", false, Kind::Autoscaler),
+    ("resourcequotas", CORE, "v1", false, Kind::Autoscaler),
+    ("events", CORE, "v1", false, Kind::Event),
+    ("ingresses", "networking.k8s.io", "v1", false, Kind::Ingress),
+    ("networkpolicies", "networking.k8s.io", "v1", false, Kind::Ingress),
+    ("mutatingwebhookconfigurations", "admissionregistration.k8s.io", "v1", true, Kind::Webhook),
+    ("validatingwebhookconfigurations", "admissionregistration.k8s.io", "v1", true, Kind::Webhook),
+    ("storageversionmigrations", "migration.k8s.io", "v1alpha1", true, Kind::Lease),
+    ("apiservices", "apiregistration.k8s.io", "v1", true, Kind::ApiService),
+    ("servicemonitors", "monitoring.coreos.com", "v1", false, Kind::Rules),
+    ("prometheuses", "monitoring.coreos.com", "v1", false, Kind::Rules),
+    ("volumeattachments", "storage.k8s.io", "v1", true, Kind::Volume),
+    ("csinodes", "storage.k8s.io", "v1", true, Kind::Node),
+    ("subjectaccessreviews", "authorization.k8s.io", "v1", true, Kind::Review),
+    ("selfsubjectaccessreviews", "authorization.k8s.io", "v1", true, Kind::Review),
+    ("tokenreviews", "authentication.k8s.io", "v1", true, Kind::Review),
 ];
 
 /// Percent of all requests by verb and resource.
@@ -216,41 +217,22 @@ pub fn actions() -> &'static Actions {
 
 /// The pod's own action, by verb.
 pub fn on_pods(verb: &'static str) -> Action {
-    let who = if verb == "create" { "C" } else { "NC" };
-    Action { who, ..action(verb, "pods") }
+    action(verb, "pods")
+}
+
+pub fn on_config_maps(verb: &'static str) -> Action {
+    action(verb, "configmaps")
 }
 
 fn action(verb: &'static str, resource: &'static str) -> Action {
     let base = resource.split('/').next().unwrap_or(resource);
     let found = RESOURCES.iter().find(|row| row.0 == base);
-    let (_, group, version, cluster_wide, kind, who) = *found.expect("every share is of a resource in the table");
-    let who = match resource {
-        "pods/status" | "nodes/status" => "N",
-        "pods/log" => "H",
-        "pods/binding" => "Y",
-        // Kubelets ask for the tokens of their pods.
-        "serviceaccounts/token" => "N",
-        _ if resource.ends_with("/status") => "CP",
-        _ => entitled(verb, base).unwrap_or(who),
-    };
+    let (_, group, version, cluster_wide, kind) = *found.expect("every share is of a resource in the table");
     let kind = match resource {
         "serviceaccounts/token" | "pods/binding" => Kind::Review,
         _ => kind,
     };
-    Action { verb, group, version, resource, cluster_wide, kind, who }
-}
-
-/// Who may do what nobody else may: controllers clean up and roll out, and grant what was granted to them; kubelets and the
-/// workloads themselves read credentials.
-fn entitled(verb: &str, resource: &str) -> Option<&'static str> {
-    let changes = matches!(verb, "create" | "update" | "patch");
-    match resource {
-        "secrets" if verb == "get" => Some("NNNP"),
-        _ if matches!(verb, "delete" | "deletecollection") => Some("C"),
-        "deployments" | "statefulsets" | "daemonsets" | "replicasets" | "jobs" | "cronjobs" if changes => Some("C"),
-        "roles" | "rolebindings" | "clusterroles" | "clusterrolebindings" if changes => Some("C"),
-        _ => None,
-    }
+    Action { verb, group, version, resource, cluster_wide, kind, who: actors(verb, resource) }
 }
 
 impl Actions {

@@ -1,16 +1,17 @@
-//! Everyday requests. Each is about a running pod: its service account, its node's kubelet, a controller of its
-//! cluster or a person calls, and what is called for lives in its namespace.
+//! Everyday requests. Each is about a running pod: who takes the action there calls (`actors.rs`), and what is called
+//! for lives in the pod's namespace.
 
 use event::Micros;
 use rand::rngs::SmallRng;
 use rand::{Rng, RngCore};
 
 use super::Request;
-use super::actions::{Action, actions, on_pods};
+use super::actions::{Action, actions, on_config_maps, on_pods};
+use super::actors::{Actor, discoverer};
 use super::bodies::{Kind, Scene};
 use super::naming::{name, put_query};
 use crate::random::{chance, mix, normal, pick, put, quantile, uuid, zipf_of};
-use crate::world::{CLUSTERS, Caller, Pod, Population, Sizes, address, namespace, team};
+use crate::world::{CLUSTERS, Pod, Population, Sizes, namespace, team};
 
 /// What the background of one frame depends on.
 pub struct Background<'a> {
@@ -43,6 +44,10 @@ pub struct Told {
 const TOOK_US: [(f64, f64); 6] =
     [(0.0, 700.0), (0.2, 2_100.0), (0.5, 4_300.0), (0.95, 28_000.0), (0.99, 44_000.0), (1.0, 160_000.0)];
 
+/// Workloads that read their own secrets themselves, and how far apart they are among all.
+const SECRET_READERS: u64 = 60;
+const SECRET_READER_STEP: u64 = 7;
+
 /// The request whose first told stage ends at `at`; a watch tells its end later too.
 pub fn background(rng: &mut SmallRng, at: Micros, of: &Background<'_>) -> Vec<Told> {
     let pod = match of.life {
@@ -64,16 +69,22 @@ pub fn background(rng: &mut SmallRng, at: Micros, of: &Background<'_>) -> Vec<To
         None if level == "Metadata" && of.population.fresh && chance(rng, 12.0) => None,
         None if level == "Metadata" => actions().draw(rng),
         // What people send is logged, what they are answered is not.
-        None if level == "Request" => {
-            let who = if chance(rng, 6.0) { "P" } else { "H" };
-            Some(Action { who, ..with_body(rng, level, 0) })
-        }
+        None if level == "Request" => Some(with_body(rng, level, 0)),
         None => Some(with_body(rng, level, size.unwrap_or(0))),
     };
-    match action {
-        None => vec![discovery(rng, at, of, &pod)],
-        Some(action) => resource(rng, at, of, &pod, action, level, size),
-    }
+    let Some(action) = action else { return vec![discovery(rng, at, of, &pod)] };
+    let actor = match of.life {
+        Some((Life::Created, _)) if pod.is_of_job() => Actor::Controller("job-controller"),
+        _ => pick(rng, action.who),
+    };
+    let reads_secret = actor == Actor::Workload && action.resource == "secrets";
+    let pod = if reads_secret { secret_reader(rng, of) } else { pod };
+    resource(rng, at, of, &pod, (action, actor), level, size)
+}
+
+/// A pod that reads secrets over the API: most are given theirs by the kubelet.
+fn secret_reader(rng: &mut SmallRng, of: &Background<'_>) -> Pod {
+    of.population.settled(SECRET_READER_STEP * zipf_of(rng, SECRET_READERS, 1.0))
 }
 
 /// Bytes of a line with bodies: log-normal (median 2.2 KB, 95 % within 17 KB), and one in 500 of 60 to 220 KB.
@@ -95,31 +106,7 @@ fn with_body(rng: &mut SmallRng, level: &str, size: usize) -> Action {
             return action;
         }
     }
-    Action { verb: "get", ..on_pods("get") }.of_config_map()
-}
-
-impl Action {
-    fn of_config_map(self) -> Action {
-        Action { resource: "configmaps", kind: Kind::ConfigMap, who: "PC", ..self }
-    }
-}
-
-fn caller(rng: &mut SmallRng, of: &Background<'_>, pod: &Pod, who: &str) -> Caller {
-    let here = pod.workload_number % CLUSTERS;
-    match pick(rng, who.as_bytes()) {
-        b'P' => Caller::of_pod(pod, (of.epoch + pod.number % 8) / 8),
-        b'N' => Caller::node(pod.node_number),
-        b'C' => Caller::controller(zipf_of(rng, 20, 1.2) * CLUSTERS + here),
-        b'Y' => Caller::system(rng.random_range(0..4) * CLUSTERS + here),
-        _ => {
-            let mut person = Caller::person(zipf_of(rng, of.sizes.people, 1.2), of.epoch);
-            // People travel.
-            if chance(rng, 15.0) {
-                person.ip = address(zipf_of(rng, of.sizes.addresses, 0.8));
-            }
-            person
-        }
-    }
+    on_config_maps("get")
 }
 
 const GROUPS: [&str; 24] = [
@@ -149,9 +136,8 @@ const GROUPS: [&str; 24] = [
     "snapshot.storage.k8s.io/v1",
 ];
 
-/// Clients ask what there is before they ask for it; probes ask whether the server lives.
 fn discovery(rng: &mut SmallRng, at: Micros, of: &Background<'_>, pod: &Pod) -> Told {
-    let caller = caller(rng, of, pod, "PHHHHHHHHHHHHYYYY");
+    let caller = discoverer(rng).caller(rng, of.sizes, pod, of.epoch);
     let group = match rng.random_range(0..10) {
         // Custom resources.
         0..4 => format!("{}.corp.example/v1{}", team(rng.next_u64()), pick(rng, &["", "alpha1", "beta1"])),
@@ -182,6 +168,23 @@ fn discovery(rng: &mut SmallRng, at: Micros, of: &Background<'_>, pod: &Pod) -> 
     Told { cluster: pod.cluster, at, bytes: request.render("ResponseComplete", at - took, at) }
 }
 
+/// Controllers and add-ons look at all namespaces at once, some people too. A kubelet selects the pods of its node
+/// among all, and what its pods mount by name; of secrets only the cluster's own loops see all.
+fn looks_everywhere(rng: &mut SmallRng, resource: &str, actor: Actor) -> bool {
+    match (actor, resource) {
+        (Actor::Workload, _) | (Actor::Kubelet, "secrets" | "configmaps") => false,
+        (Actor::Kubelet, _) | (_, "secrets") => true,
+        _ => chance(rng, 60.0),
+    }
+}
+
+/// Who is refused is mostly one program that asks for one thing over and over: of eight resources that it deals with it
+/// was never given one.
+fn lacks(username: &str, resource: &str) -> bool {
+    let asked = username.bytes().chain(resource.bytes());
+    asked.fold(0, |sum, byte| mix(sum, u64::from(byte))).is_multiple_of(8)
+}
+
 /// Resource versions of a cluster rise with the stream.
 fn resource_version(pod: &Pod, number: u64) -> u64 {
     40_000_000 * (1 + pod.workload_number % CLUSTERS) + number * 3
@@ -192,27 +195,23 @@ fn resource(
     at: Micros,
     of: &Background<'_>,
     pod: &Pod,
-    action: Action,
+    (action, actor): (Action, Actor),
     level: &'static str,
     size: Option<usize>,
 ) -> Vec<Told> {
     let Action { verb, group, version, resource, kind, .. } = action;
     let many = matches!(verb, "list" | "watch" | "deletecollection");
-    // Controllers look at all namespaces at once.
-    let everywhere = action.cluster_wide || many && verb != "deletecollection" && chance(rng, 45.0);
-    let secrets = resource == "secrets";
-    let who = match secrets && many {
-        true if everywhere => "C",
-        true if verb != "deletecollection" => "P",
-        _ => action.who,
+    let everywhere =
+        action.cluster_wide || many && verb != "deletecollection" && looks_everywhere(rng, resource, actor);
+    let caller = actor.caller(rng, of.sizes, pod, of.epoch);
+    let space = match (kind, actor) {
+        (Kind::Lease, Actor::Kubelet) => "kube-node-lease".to_owned(),
+        (Kind::Lease, Actor::System(_)) => "kube-system".to_owned(),
+        (Kind::Pod | Kind::Secret, _) => pod.namespace.clone(),
+        _ if actor.is_cluster_wide() && chance(rng, 35.0) => namespace(zipf_of(rng, 250, 1.0)),
+        _ => pod.namespace.clone(),
     };
-    let caller = caller(rng, of, pod, who);
-    let space = if kind == Kind::Pod || secrets || chance(rng, 80.0) {
-        pod.namespace.clone()
-    } else {
-        namespace(zipf_of(rng, 250, 1.0))
-    };
-    let name = name(rng, of, pod, kind, &caller);
+    let name = name(rng, of, pod, kind, actor);
     let (base, sub) = resource.split_once('/').unwrap_or((resource, ""));
     let nameless = many || verb == "create" && sub.is_empty();
     let mut uri = String::with_capacity(160);
@@ -231,7 +230,7 @@ fn resource(
         put!(&mut uri, "/{sub}");
     }
     let now = resource_version(pod, of.number);
-    put_query(rng, &mut uri, &action, now, &name, pod);
+    put_query(rng, &mut uri, (&action, actor), now, &name, pod);
 
     let mut object = format!(r#""resource":"{base}""#);
     if !everywhere {
@@ -248,16 +247,19 @@ fn resource(
         put!(&mut object, r#","apiGroup":"{group}""#);
     }
     put!(&mut object, r#","apiVersion":"{version}""#);
-    if matches!(verb, "update" | "patch") {
+    // Kubelets patch what they report, whatever it was before.
+    if verb == "update" || verb == "patch" && actor != Actor::Kubelet {
         put!(&mut object, r#","resourceVersion":"{}""#, now - rng.random_range(1..4_000));
     }
     if !sub.is_empty() {
         put!(&mut object, r#","subresource":"{sub}""#);
     }
     let code = match (verb, rng.random_range(0..1000)) {
+        // Installers make what is there already.
+        ("create", 32..970) if matches!(kind, Kind::Namespace | Kind::Crd) => 409,
         ("create", _) if of.life.is_some() => 201,
         _ if of.life.is_some() => 200,
-        (_, 0..4) => 403,
+        (_, 0..32) if lacks(&caller.username, resource) => 403,
         ("get" | "delete" | "patch", 4..75) => 404,
         ("update", 4..40) => 409,
         ("create", _) => 201,

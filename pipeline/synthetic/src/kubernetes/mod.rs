@@ -1,6 +1,7 @@
 //! Kubernetes audit events (`audit.k8s.io/v1`): how one is written, whoever asks for it.
 
 mod actions;
+mod actors;
 mod background;
 mod bodies;
 mod naming;

@@ -3,8 +3,9 @@
 use event::Micros;
 use rand::Rng;
 
-use super::{part, team};
-use crate::random::{base32, draw, hex, mix, put, zipf_of};
+use super::duties::{self, Domain, Duty, ROLES};
+use super::team;
+use crate::random::{base32, draw, mix, put, zipf_of};
 
 /// The 17 regions that are on by default, the busiest first.
 pub const REGIONS: [&str; 17] = [
@@ -42,6 +43,10 @@ pub struct Principal {
     /// When the session began.
     pub since: Micros,
     pub number: u64,
+    /// What a role is there for.
+    pub duty: Option<Duty>,
+    /// Which APIs it works with.
+    pub domain: Domain,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -107,41 +112,82 @@ impl Principal {
         (principals * of_twenty / KINDS).max(1)
     }
 
+    /// What the role of the number is there for, and in which domain.
+    pub fn role(number: u64) -> (Duty, Domain) {
+        let rank = number / KINDS * 15 + number % KINDS;
+        ROLES[(rank % ROLES.len() as u64) as usize]
+    }
+
+    /// The number of a role: `rank` counts within those of its `slot` in [`ROLES`].
+    pub fn number_of_role(slot: u64, rank: u64) -> u64 {
+        Principal::number_of(PrincipalKind::AssumedRole, rank * ROLES.len() as u64 + slot)
+    }
+
+    /// The number of a user of a domain.
+    pub fn number_of_user(domain: Domain, rank: u64) -> u64 {
+        Principal::number_of(PrincipalKind::IamUser, rank * Domain::ALL.len() as u64 + domain as u64)
+    }
+
+    /// The name of a role, which others know it by too.
+    pub fn role_name(number: u64) -> String {
+        duties::name(Principal::role(number), number)
+    }
+
+    /// A person at a keyboard rather than a program.
+    pub fn is_human(&self) -> bool {
+        matches!(self.duty, Some(Duty::Engineer | Duty::Admin))
+    }
+
+    /// Whether its calls come from more than one place. Users of long-lived keys are programs that stay where they are.
+    pub fn moves(&self) -> bool {
+        matches!(self.duty, Some(Duty::Workload | Duty::Deploy | Duty::Engineer))
+    }
+
     /// `session` counts the sessions of a role: each has keys and a name of its own. Users keep their keys.
     pub fn in_session(number: u64, kind: PrincipalKind, session: u64, since: Micros) -> Principal {
         let mut rng = draw(5, number);
         let account_number = zipf_of(&mut rng, 40, 1.1);
         let region = REGIONS[zipf_of(&mut rng, 17, 1.5) as usize];
+        let role = Principal::role(number);
+        let duty = (kind == PrincipalKind::AssumedRole).then_some(role.0);
         let name = match kind {
             PrincipalKind::Service => {
                 SERVICES[(number / KINDS * 3 + number % KINDS) as usize % SERVICES.len()].to_owned()
             }
             PrincipalKind::IamUser => format!("svc-{}-{}", team(number), number / 20),
-            _ => format!("{}-{}-{}", team(number), part(number / 24), number / 288),
+            _ => duties::name(role, number),
         };
         let keys = if kind == PrincipalKind::AssumedRole { session } else { 0 };
-        let human = number % 5 == 1;
+        let human = matches!(duty, Some(Duty::Engineer | Duty::Admin));
+        // An account has one role of a name.
+        let identity = if duty == Some(Duty::Backup) { 1 << 40 | account_number } else { number };
         Principal {
             account: account(account_number),
             region,
             ip: address(rng.random_range(0..4_000)),
-            agent: agent(family(number), mix(0x62, number) % 4),
+            agent: match duty {
+                Some(Duty::Backup) => agent(duties::family(role, number), 0),
+                Some(_) => agent(duties::family(role, number), mix(0x62, number) % 4),
+                None => agent(family(number), mix(0x62, number) % 4),
+            },
             access_key: match kind {
                 PrincipalKind::IamUser => format!("AKIA{}", base32(6, number, 16)),
                 _ => format!("ASIA{}", base32(6 ^ (keys << 16), number, 16)),
             },
             principal_id: match kind {
                 PrincipalKind::IamUser => format!("AIDA{}", base32(7, number, 17)),
-                _ => format!("AROA{}", base32(7, number, 17)),
+                _ => format!("AROA{}", base32(7, identity, 17)),
             },
-            session: match number % 5 {
-                0 => format!("i-{}", hex(8, number << 20 | keys, 17)),
-                1 => super::person(number / 5),
-                2 => format!("botocore-session-{}", since / 1_000_000),
-                3 => format!("{}-{}", part(number / 24), base32(10, number << 20 | keys, 8)),
-                _ => format!("aws-go-sdk-{}", since * 1_000),
-            },
+            session: duties::session(role, number, keys, since),
             since: if human { since - 1_000_000 * (mix(9, number) % 600) as i64 } else { since },
+            domain: match kind {
+                PrincipalKind::AssumedRole => role.1,
+                _ => {
+                    let rank = number / KINDS * 2 + number % KINDS % 2;
+                    Domain::ALL[(rank % Domain::ALL.len() as u64) as usize]
+                }
+            },
+            duty,
             kind,
             name,
             number,
@@ -182,9 +228,10 @@ impl Principal {
             ),
             PrincipalKind::AssumedRole => put!(
                 &mut text,
-                r#"{{"type":"AssumedRole","principalId":"{principal_id}:{session}","arn":"{arn}","accountId":"{account}","accessKeyId":"{access_key}","sessionContext":{{"sessionIssuer":{{"type":"Role","principalId":"{principal_id}","arn":"arn:aws:iam::{account}:role/{name}","accountId":"{account}","userName":"{name}"}},"attributes":{{"creationDate":"{since}","mfaAuthenticated":"{mfa}"}}}}}}"#,
+                r#"{{"type":"AssumedRole","principalId":"{principal_id}:{session}","arn":"{arn}","accountId":"{account}","accessKeyId":"{access_key}","sessionContext":{{"sessionIssuer":{{"type":"Role","principalId":"{principal_id}","arn":"arn:aws:iam::{account}:role/{path}{name}","accountId":"{account}","userName":"{name}"}},"attributes":{{"creationDate":"{since}","mfaAuthenticated":"{mfa}"}}}}}}"#,
                 since = event::format_micros(self.since - self.since.rem_euclid(1_000_000)),
-                mfa = self.number % 5 == 1,
+                path = self.duty.map_or("", duties::path),
+                mfa = self.is_human(),
             ),
         }
         text
@@ -230,7 +277,7 @@ const AGENTS: [&str; 16] = [
     "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/13{}.0.0.0 Safari/537.36",
 ];
 
-/// Terraform has more of the principals than the others.
+/// Of clients that are no role's: Terraform has more of them than the others.
 fn family(principal: u64) -> u64 {
     match mix(0x61, principal) % 19 {
         n if n < AGENTS.len() as u64 => n,

@@ -1,10 +1,10 @@
 //! Who calls the Kubernetes API: service accounts of workloads, control-plane components, nodes, people.
 
 use super::{
-    CLUSTERS, Cluster, NODES, Pod, account, cluster_of, namespace, node, node_address, office_ip, part, person, team,
-    uid,
+    CLUSTERS, Cluster, NODES, Pod, TEAM_COUNT, account, cluster_of, namespace, node, node_address, office_ip, person,
+    team, uid,
 };
-use crate::random::{base32, entity_uuid, mix, put};
+use crate::random::{base32, entity_uuid, hex, mix, put, suffix};
 
 /// Someone or something that calls the Kubernetes API.
 #[derive(Default)]
@@ -24,49 +24,17 @@ pub struct Caller {
     pub reason: String,
 }
 
-const CONTROLLERS: [&str; 20] = [
-    "deployment-controller",
-    "replicaset-controller",
-    "generic-garbage-collector",
-    "endpointslice-controller",
-    "job-controller",
-    "resourcequota-controller",
-    "horizontal-pod-autoscaler",
-    "namespace-controller",
-    "endpoint-controller",
-    "statefulset-controller",
-    "service-account-controller",
-    "persistent-volume-binder",
-    "cronjob-controller",
-    "daemon-set-controller",
-    "node-controller",
-    "attachdetach-controller",
-    "disruption-controller",
-    "ttl-after-finished-controller",
-    "root-ca-cert-publisher",
-    "certificate-controller",
-];
+/// Frames for which a bound token is used, and for which a pod of an add-on runs.
+pub const TOKEN_EPOCHS: u64 = 8;
+const ADDON_EPOCHS: u64 = 64;
 
 impl Caller {
-    /// The service account of workload `number`, called from outside of its pods.
-    pub fn service_account(number: u64) -> Caller {
-        let n = number % 900;
-        let space = n * 37 % super::NAMESPACES;
-        let namespace = namespace(space);
-        let name = part(n / 7 + space / 24);
-        service_account(n, namespace, name, format!("10.{}.{}.{}", 128 + n % CLUSTERS, n / 8 % 250, 2 + n % 200))
-    }
-
     /// The service account of a running pod. Its token is bound to the pod and is renewed every epoch.
     pub fn of_pod(pod: &Pod, epoch: u64) -> Caller {
         let mut caller = service_account(pod.workload_number, pod.namespace.clone(), pod.container, pod.ip.clone());
-        if says_why(pod.workload_number) && !pod.number.is_multiple_of(4) {
+        if says_why(pod.workload_number) && !pod.number.is_multiple_of(16) {
             let token = entity_uuid(0x701E ^ epoch, pod.number);
-            put!(&mut caller.extra, r#""authentication.kubernetes.io/credential-id":["JTI={token}"],"#);
-            put!(&mut caller.extra, r#""authentication.kubernetes.io/node-name":["{}"],"#, pod.node);
-            put!(&mut caller.extra, r#""authentication.kubernetes.io/node-uid":["{}"],"#, uid(6, pod.node_number));
-            put!(&mut caller.extra, r#""authentication.kubernetes.io/pod-name":["{}"],"#, pod.name);
-            put!(&mut caller.extra, r#""authentication.kubernetes.io/pod-uid":["{}"]"#, pod.uid);
+            put_bound(&mut caller.extra, &token, pod.node_number, &pod.name, &pod.uid);
         }
         caller
     }
@@ -83,25 +51,24 @@ impl Caller {
         }
     }
 
-    /// A loop of the controller manager; numbers are dealt to the clusters in turn.
-    pub fn controller(number: u64) -> Caller {
-        let name = CONTROLLERS[(number / CLUSTERS % 20) as usize];
-        let Cluster { version, commit, .. } = cluster_of(number);
+    /// A loop of the controller manager of a cluster.
+    pub fn controller(name: &str, cluster: u64) -> Caller {
+        let Cluster { version, commit, .. } = cluster_of(cluster);
         let role = format!("system:controller:{name}");
         Caller {
             username: format!("system:serviceaccount:kube-system:{name}"),
             groups: r#""system:serviceaccounts","system:serviceaccounts:kube-system","system:authenticated""#
                 .to_owned(),
-            agent: match says_why(number) {
+            agent: match says_why(cluster) {
                 true => format!(
                     "kube-controller-manager/{version} (linux/amd64) kubernetes/{commit}/system:serviceaccount:kube-system:{name}"
                 ),
                 false => format!("kube-controller-manager/{version} (linux/amd64) kubernetes/{commit}/{name}"),
             },
-            ip: control_plane(number),
+            ip: control_plane(cluster),
             namespace: "kube-system".to_owned(),
-            uid: if says_why(number) { uid(7, number) } else { String::new() },
-            reason: match says_why(number) {
+            uid: if says_why(cluster) { uid(7, number_of(name, cluster)) } else { String::new() },
+            reason: match says_why(cluster) {
                 true => binding(&role, &role, "ServiceAccount", &format!("{name}/kube-system")),
                 false => String::new(),
             },
@@ -109,37 +76,62 @@ impl Caller {
         }
     }
 
-    /// A component with a certificate of its own.
-    pub fn system(number: u64) -> Caller {
-        let Cluster { version, commit, .. } = cluster_of(number);
-        let name =
-            ["apiserver", "kube-scheduler", "kube-controller-manager", "aggregator"][(number / CLUSTERS % 4) as usize];
-        let (user, agent) = match name {
-            "apiserver" => (name, "kube-apiserver"),
-            "aggregator" => (name, "Go-http-client"),
-            _ => (name, name),
-        };
-        let masters = user == "apiserver";
+    /// A component of a cluster with a certificate of its own.
+    pub fn system(name: &str, cluster: u64) -> Caller {
+        let Cluster { version, commit, .. } = cluster_of(cluster);
+        let masters = name == "apiserver";
+        let user = format!("system:{name}");
         Caller {
-            username: format!("system:{user}"),
             groups: match masters {
                 true => r#""system:masters","system:authenticated""#.to_owned(),
                 false => r#""system:authenticated""#.to_owned(),
             },
-            agent: match agent {
-                "Go-http-client" => "Go-http-client/2.0".to_owned(),
-                _ => format!("{agent}/{version} (linux/amd64) kubernetes/{commit}"),
+            agent: match name {
+                "aggregator" => "Go-http-client/2.0".to_owned(),
+                "apiserver" => format!("kube-apiserver/{version} (linux/amd64) kubernetes/{commit}"),
+                _ => format!("{name}/{version} (linux/amd64) kubernetes/{commit}"),
             },
-            ip: if masters { "::1".to_owned() } else { control_plane(number) },
+            ip: if masters { "::1".to_owned() } else { control_plane(cluster) },
             namespace: "kube-system".to_owned(),
-            reason: match masters || !says_why(number) {
+            reason: match masters || !says_why(cluster) {
                 true => String::new(),
-                false => {
-                    binding(&format!("system:{user}"), &format!("system:{user}"), "User", &format!("system:{user}"))
-                }
+                false => binding(&user, &user, "User", &user),
             },
+            username: user,
             ..Caller::default()
         }
+    }
+
+    /// The service account of an add-on of a cluster. It has one pod, which is rolled out anew now and then.
+    pub fn addon(namespace: &str, name: &str, cluster: u64, epoch: u64) -> Caller {
+        let number = number_of(name, cluster);
+        let rollout = mix(number, (epoch + number % ADDON_EPOCHS) / ADDON_EPOCHS);
+        let ip = format!("10.{}.{}.{}", 128 + cluster % CLUSTERS, rollout % 250, 2 + rollout / 256 % 250);
+        let mut caller = service_account(cluster, namespace.to_owned(), name, ip);
+        if says_why(cluster) {
+            caller.uid = uid(17, number);
+        }
+        let (major, minor, commit) = (number % 3, number / 3 % 40, hex(15, number, 7));
+        caller.agent = match name {
+            "deployer" => format!("Helm/3.{}.{}", 12 + number % 6, number / 8 % 4),
+            // Those that set their own, and those that leave it to the client library.
+            _ if name.len().is_multiple_of(2) => format!("{name}/v{major}.{minor}.{}", number / 128 % 7),
+            _ => format!("{name}/v{major}.{minor}.{} (linux/amd64) kubernetes/{commit}", number / 128 % 7),
+        };
+        // Those who deploy and what a cluster comes with have tokens of the old kind, which are bound to no pod.
+        let is_old = matches!(namespace, "ci" | "argocd" | "flux-system" | "kube-system") && name != "metrics-server";
+        if says_why(cluster) && !is_old {
+            let node_number = rollout % (NODES / CLUSTERS) * CLUSTERS + cluster % CLUSTERS;
+            let pod = format!("{name}-{}-{}", suffix(1, number, 10), suffix(2, rollout, 5));
+            let token = entity_uuid(0x701F ^ ((epoch + number % TOKEN_EPOCHS) / TOKEN_EPOCHS), rollout);
+            put_bound(&mut caller.extra, &token, node_number, &pod, &uid(18, rollout));
+        }
+        caller
+    }
+
+    /// The number of the `mate`th person of a team.
+    pub fn teammate(team: u64, mate: u64) -> u64 {
+        mate * TEAM_COUNT + (team + TEAM_COUNT - 5 * mate % TEAM_COUNT) % TEAM_COUNT
     }
 
     /// Clients of people churn: a version is in use for some epochs.
@@ -149,9 +141,9 @@ impl Caller {
 
     pub fn person(number: u64, epoch: u64) -> Caller {
         let name = person(number);
-        let team = team(mix(9, number));
+        let team = team(team_of(number));
         let release = (mix(10, number) + epoch / 40) % 12;
-        let build = super::hex(11, release, 7);
+        let build = hex(11, release, 7);
         let agent = match number % 8 {
             1 | 3 => format!("kubectl/v1.{}.{} (darwin/arm64) kubernetes/{build}", 29 + release % 5, release),
             5 => format!("kubectl/v1.{}.{} (linux/amd64) kubernetes/{build}", 29 + release % 5, release),
@@ -184,9 +176,27 @@ impl Caller {
     }
 }
 
+/// The team that a person is of: every twenty-four people in a row are one of each.
+fn team_of(number: u64) -> u64 {
+    (number + 5 * (number / TEAM_COUNT)) % TEAM_COUNT
+}
+
+fn number_of(name: &str, cluster: u64) -> u64 {
+    name.bytes().fold(cluster, |sum, byte| mix(sum, u64::from(byte))) >> 20
+}
+
+/// A token that is bound to a pod says so in the members of `user.extra`.
+fn put_bound(out: &mut String, token: &str, node_number: u64, pod: &str, pod_uid: &str) {
+    put!(out, r#""authentication.kubernetes.io/credential-id":["JTI={token}"],"#);
+    put!(out, r#""authentication.kubernetes.io/node-name":["{}"],"#, node(node_number));
+    put!(out, r#""authentication.kubernetes.io/node-uid":["{}"],"#, uid(6, node_number));
+    put!(out, r#""authentication.kubernetes.io/pod-name":["{pod}"],"#);
+    put!(out, r#""authentication.kubernetes.io/pod-uid":["{pod_uid}"]"#);
+}
+
 fn service_account(number: u64, namespace: String, name: &str, ip: String) -> Caller {
     let account = format!("{namespace}-{name}");
-    let commit = super::hex(15, number, 7);
+    let commit = hex(15, number, 7);
     let agent = match mix(16, number) % 4 {
         0 => format!("{name}/v0.0.0 (linux/amd64) kubernetes/$Format"),
         1 => format!("{account}/v{}.{} (linux/amd64) kubernetes/{commit}", number % 3, number % 40),

@@ -4,11 +4,14 @@
 
 mod aws;
 mod callers;
+mod duties;
 mod pods;
 mod things;
 
 pub use aws::{Principal, PrincipalKind, account, address, agent};
-pub use callers::Caller;
+pub use callers::{Caller, TOKEN_EPOCHS};
+pub use duties::{Domain, Duty};
+pub(crate) use duties::{ROLES, pool, slot};
 pub use pods::{Pod, Population};
 pub use things::{Thing, object_key};
 
@@ -89,7 +92,8 @@ pub fn cluster_of(number: u64) -> &'static Cluster {
     &CLUSTER[(number % CLUSTERS) as usize]
 }
 
-const TEAMS: [&str; 24] = [
+pub const TEAM_COUNT: u64 = 24;
+const TEAMS: [&str; TEAM_COUNT as usize] = [
     "pay", "ledger", "search", "shop", "login", "bill", "order", "media", "risk", "report", "mail", "edge", "price",
     "fraud", "club", "ship", "refund", "cms", "bi", "agent", "help", "app", "stock", "legal",
 ];

@@ -94,6 +94,8 @@ pub struct Pod {
     /// The deployment (or job) that the pod is of, and its number.
     pub workload: String,
     pub workload_number: u64,
+    /// Whose namespace it is in.
+    pub team_number: u64,
 }
 
 impl Pod {
@@ -127,9 +129,15 @@ impl Pod {
             node_number,
             workload,
             workload_number,
+            team_number: space % super::TEAM_COUNT,
             namespace,
             number,
         }
+    }
+
+    /// Of a job rather than of a deployment.
+    pub fn is_of_job(&self) -> bool {
+        self.number % 16 < 4
     }
 
     /// All of a container id.

@@ -2,7 +2,7 @@
 
 use event::Micros;
 
-use super::aws::{REGIONS, account};
+use super::aws::{Principal, REGIONS, account};
 use super::{part, team};
 use crate::random::{base32, entity_uuid, hex, mix};
 
@@ -52,7 +52,7 @@ impl Thing {
             Thing::Snapshot => "snap-",
             Thing::Image => "ami-",
             Thing::Key => return entity_uuid(0x81, number),
-            Thing::Role => return format!("{}-{}-{}", team(number), part(number / 24), number / 288),
+            Thing::Role => return Principal::role_name(number),
             Thing::User => return format!("svc-{}-{}", team(number), number / 20),
             Thing::Policy => {
                 return format!(
@@ -69,7 +69,10 @@ impl Thing {
             Thing::Function => return format!("{}-{}-fn-{}", team(number), part(number / 24), number / 288),
             Thing::Trail => return format!("org-trail-{}", number % 40),
             Thing::Database => return format!("{}-db-{}", team(number), number / 24),
-            Thing::LogGroup => return format!("/aws/eks/{}/{}", team(number), part(number / 24)),
+            Thing::LogGroup => {
+                let kind = ["lambda", "eks", "rds", "apigateway"][(mix(0x87, number) % 4) as usize];
+                return format!("/aws/{kind}/{}/{}", team(number), part(number / 24));
+            }
         };
         prefix.to_owned() + &hex(0x83 + self as u64, number, 17)
     }

@@ -95,11 +95,12 @@ impl Object<'_> {
             let comma = if n == 0 { "" } else { "," };
             let (group, resource) = pick(rng, &RESOURCES);
             put!(out, r#"{comma}{{"verbs":[{}],"apiGroups":["{group}"],"resources":["{resource}""#, pick(rng, &VERBS));
-            if chance(rng, 30.0) {
-                put!(out, r#","{}""#, pick(rng, &RESOURCES).1);
+            if resource != "secrets" && chance(rng, 30.0) {
+                put!(out, r#","{}/status""#, resource);
             }
             out.push(']');
-            if chance(rng, 25.0) {
+            // Credentials are given by name.
+            if resource == "secrets" || chance(rng, 25.0) {
                 put!(out, r#","resourceNames":["{}-{}"]"#, self.pod.workload, pick(rng, &TOPICS));
             }
             out.push('}');

@@ -15,11 +15,12 @@ pub(super) fn put_patch(rng: &mut SmallRng, out: &mut String, scene: &Scene<'_>,
     match kind {
         Kind::Pod | Kind::Node => {
             let status = if rng.random_range(0..20) == 0 { "False" } else { "True" };
-            put!(
-                out,
-                r#"{{"status":{{"conditions":[{{"status":"{status}","type":"Ready"}}],"podIP":"{}"}}}}"#,
-                scene.pod.ip
-            );
+            put!(out, r#"{{"status":{{"conditions":[{{"status":"{status}","type":"Ready"}}]"#);
+            // A pod that starts has an address from now on.
+            if kind == Kind::Pod && rng.random::<bool>() {
+                put!(out, r#","podIP":"{}""#, scene.pod.ip);
+            }
+            out.push_str("}}");
         }
         Kind::Deployment if rng.random::<bool>() => {
             put!(out, r#"{{"spec":{{"replicas":{}}}}}"#, rng.random_range(1..20))
@@ -116,7 +117,12 @@ impl Object<'_> {
                 out.push(']');
             }
             Kind::Ingress => {
-                out.push_str(r#","spec":{"ingressClassName":"nginx","rules":["#);
+                put!(
+                    out,
+                    r#","spec":{{"ingressClassName":"nginx","tls":[{{"hosts":["{}.corp.example"],"secretName":"{}-tls"}}],"rules":["#,
+                    pod.namespace,
+                    pod.workload
+                );
                 self.put_each(rng, out, end, 100, |rng, out, n| put!(out, r#"{{"host":"{}-{n}.{}.corp.example","http":{{"paths":[{{"path":"/{}","pathType":"Prefix","backend":{{"service":{{"name":"{}","port":{{"number":{}}}}}}}}}]}}}}"#, pick(rng, &TOPICS), pod.namespace, pick(rng, &TOPICS), pod.workload, rng.random_range(80..9000)));
                 out.push_str("]}");
             }

@@ -95,7 +95,8 @@ impl Object<'_> {
         let pod = self.pod;
         out.push_str(r#"{"containers":["#);
         let tail = 420;
-        let count = 1 + (self.size as u64 / 2_200).min(self.fixed(11) % 3);
+        // A workload has the containers that it has, however much of them is written.
+        let count = [1, 1, 1, 2, 1, 3][(mix(0xB7, pod.workload_number) % 6) as usize];
         for n in 0..count {
             if n > 0 {
                 out.push(',');
