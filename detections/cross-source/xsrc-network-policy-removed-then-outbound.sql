@@ -24,11 +24,9 @@ WITH removed AS (
     AND  (verb IN ('delete', 'deletecollection')
        OR (verb IN ('update', 'patch')
            AND raw->>'requestObject' ~ '"(ingress|egress)"\s*:\s*\[\s*\{\s*\}|"cidr"\s*:\s*"(0\.0\.0\.0|::)/0"'))
-    AND  coalesce(actor_user_name, '') NOT IN
-         ('system:serviceaccount:argocd:argocd-application-controller', 'system:serviceaccount:flux-system:helm-controller',
-          'system:serviceaccount:flux-system:kustomize-controller', 'system:kube-controller-manager',
-          'system:serviceaccount:kube-system:generic-garbage-collector')
-    AND  coalesce(actor_user_name, '') NOT LIKE 'system:serviceaccount:kube-system:%-controller'
+    AND  coalesce(actor_user_name, '') <> 'system:kube-controller-manager'
+    AND  NOT in_lookup('gitops_controllers', coalesce(actor_user_name, ''))
+    AND  NOT in_lookup('control_loops', coalesce(actor_user_name, ''))
 ),
 traffic AS (
   SELECT cluster, k8s_ns_name AS namespace, k8s_pod_name AS pod, time, event_uid, rule, coalesce(fd_sip, fd_rip, fd_name) AS remote

@@ -26,7 +26,7 @@ WITH cluster_reads AS (
   WHERE  objectref_resource = 'secrets' AND verb IN ('get', 'list') AND status = 'Success'
     AND  coalesce(actor_user_type, '') IN ('User', 'ServiceAccount')
     AND  actor_user_name IS NOT NULL
-    AND  actor_user_name NOT LIKE 'system:serviceaccount:kube-system:%-controller'
+    AND  NOT in_lookup('control_loops', actor_user_name)
     AND  actor_user_name NOT LIKE 'system:serviceaccount:external-secrets:%'
 ),
 keys AS (

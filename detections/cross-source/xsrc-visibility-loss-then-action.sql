@@ -80,10 +80,9 @@ sensors AS (
     AND  (verb <> 'patch' OR raw->'requestObject'->'spec'->'template'->>'spec' IS NOT NULL
           OR raw->>'requestObject' ~ '"path"\s*:\s*"/spec/template/spec(/|")')
     AND  concat_ws('/', objectref_namespace, objectref_name) ~ '(^|[/-])(falco|tetragon|tracee|sysdig|kubearmor|crowdstrike|aws-guardduty-agent)([-./]|$)'
-    AND  coalesce(actor_user_name, '') NOT IN
-         ('system:serviceaccount:argocd:argocd-application-controller', 'system:serviceaccount:flux-system:helm-controller',
-          'system:serviceaccount:flux-system:kustomize-controller', 'system:kube-controller-manager')
-    AND  coalesce(actor_user_name, '') NOT LIKE 'system:serviceaccount:kube-system:%-controller'
+    AND  coalesce(actor_user_name, '') <> 'system:kube-controller-manager'
+    AND  NOT in_lookup('gitops_controllers', coalesce(actor_user_name, ''))
+    AND  NOT in_lookup('control_loops', coalesce(actor_user_name, ''))
 ),
 alerts AS (
   SELECT cluster, time, event_uid, rule AS what FROM falco

@@ -26,10 +26,8 @@ JOIN   workloads w ON w.cluster = k.cluster AND w.kind = k.objectref_resource AN
 WHERE  k.objectref_resource IN ('deployments', 'daemonsets', 'statefulsets', 'cronjobs') AND k.objectref_subresource IS NULL
   AND  k.verb IN ('update', 'patch') AND k.response_code BETWEEN 200 AND 299 AND k.dry_run IS NOT TRUE
   AND  k.object_owner_uid IS NULL
-  AND  coalesce(k.actor_user_name, '') NOT IN
-       ('system:serviceaccount:argocd:argocd-application-controller', 'system:serviceaccount:flux-system:helm-controller',
-        'system:serviceaccount:flux-system:kustomize-controller')
-  AND  coalesce(k.actor_user_name, '') NOT LIKE 'system:serviceaccount:kube-system:%-controller'
+  AND  NOT in_lookup('gitops_controllers', coalesce(k.actor_user_name, ''))
+  AND  NOT in_lookup('control_loops', coalesce(k.actor_user_name, ''))
   AND  w.prev_images IS NOT NULL
   AND  array_to_string(array_except(w.images, w.prev_images), ',') <> ''
   AND  array_to_string(array_except(w.prev_images, w.images), ',') = ''

@@ -30,4 +30,4 @@ WHERE  verb = 'create' AND objectref_resource IN ('pods', 'serviceaccounts') AND
      OR (object_owner_uid IS NULL
          AND actor_user_name NOT IN ('system:kube-controller-manager', 'system:kube-scheduler', 'system:apiserver', 'aksService')
          AND actor_user_name NOT LIKE 'eks:%' AND actor_user_name NOT LIKE 'system:gke-%'
-         AND actor_user_name NOT LIKE 'system:serviceaccount:kube-system:%-controller'))
+         AND NOT in_lookup('control_loops', actor_user_name)))

@@ -29,12 +29,9 @@ WHERE  verb IN ('delete', 'deletecollection') AND objectref_subresource IS NULL
   AND  objectref_resource IN ('deployments', 'statefulsets', 'daemonsets', 'services', 'persistentvolumeclaims', 'persistentvolumes',
                               'secrets', 'configmaps', 'namespaces', 'customresourcedefinitions', 'events')
   AND  NOT (objectref_resource = 'events' AND coalesce(actor_user_type, '') <> 'User')
-  AND  actor_user_name NOT IN ('system:kube-controller-manager', 'system:apiserver',
-                               'system:serviceaccount:kube-system:generic-garbage-collector',
-                               'system:serviceaccount:argocd:argocd-application-controller',
-                               'system:serviceaccount:flux-system:kustomize-controller',
-                               'system:serviceaccount:flux-system:helm-controller')
-  AND  actor_user_name NOT LIKE 'system:serviceaccount:kube-system:%-controller'
+  AND  actor_user_name NOT IN ('system:kube-controller-manager', 'system:apiserver')
+  AND  NOT in_lookup('gitops_controllers', actor_user_name)
+  AND  NOT in_lookup('control_loops', actor_user_name)
 GROUP  BY cluster, actor_user_name
 HAVING sum(CASE WHEN objectref_resource = 'events' THEN 10
                 WHEN objectref_resource = 'namespaces' OR verb = 'deletecollection' THEN 5

@@ -24,7 +24,6 @@ WHERE  objectref_resource = 'secrets' AND verb IN ('get', 'list', 'watch') AND o
   AND  actor_user_type IN ('User', 'ServiceAccount')
   AND  objectref_name NOT LIKE 'sh.helm.release.v1.%'
   AND  actor_user_name IS NOT NULL
-  AND  actor_user_name NOT LIKE 'system:serviceaccount:kube-system:%-controller'
-  AND  actor_user_name NOT IN ('system:serviceaccount:kube-system:generic-garbage-collector',
-                               'system:serviceaccount:external-secrets:external-secrets')
+  AND  NOT in_lookup('control_loops', actor_user_name)
+  AND  actor_user_name <> 'system:serviceaccount:external-secrets:external-secrets'
   AND  first_seen(INTERVAL '30 days', cluster, objectref_namespace, objectref_name, actor_user_name)

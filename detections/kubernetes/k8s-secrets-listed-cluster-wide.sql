@@ -25,6 +25,5 @@ WHERE  objectref_resource = 'secrets' AND verb IN ('list', 'watch')
   AND  objectref_name IS NULL
   AND  coalesce(request_uri, '') NOT LIKE '%fieldSelector=metadata.name%'
   AND  actor_user_name IS NOT NULL AND coalesce(actor_user_type, '') <> 'Node'
-  AND  actor_user_name NOT IN ('system:kube-controller-manager', 'system:apiserver', 'system:kube-scheduler',
-                               'system:serviceaccount:kube-system:generic-garbage-collector')
-  AND  actor_user_name NOT LIKE 'system:serviceaccount:kube-system:%-controller'
+  AND  actor_user_name NOT IN ('system:kube-controller-manager', 'system:apiserver', 'system:kube-scheduler')
+  AND  NOT in_lookup('control_loops', actor_user_name)

@@ -37,10 +37,9 @@ WHERE  coalesce(status, '') <> 'Failure' AND dry_run IS NOT TRUE
            AND (raw->'requestObject'->'spec'->'template'->>'spec' IS NOT NULL
              OR raw->>'requestObject' ~ '"path"\s*:\s*"/spec/template/spec(/|")'))
        OR (verb IN ('update', 'patch', 'delete') AND objectref_resource = 'configmaps'))
-  AND  coalesce(actor_user_name, '') NOT IN
-       ('system:serviceaccount:argocd:argocd-application-controller', 'system:serviceaccount:flux-system:helm-controller',
-        'system:serviceaccount:flux-system:kustomize-controller', 'system:kube-controller-manager', 'system:apiserver')
-  AND  coalesce(actor_user_name, '') NOT LIKE 'system:serviceaccount:kube-system:%-controller'
+  AND  coalesce(actor_user_name, '') NOT IN ('system:kube-controller-manager', 'system:apiserver')
+  AND  NOT in_lookup('gitops_controllers', coalesce(actor_user_name, ''))
+  AND  NOT in_lookup('control_loops', coalesce(actor_user_name, ''))
   -- leader election of the agents themselves
   AND  NOT (objectref_resource = 'configmaps' AND coalesce(actor_user_type, '') = 'ServiceAccount'
             AND split_part(coalesce(actor_user_name, ''), ':', 3) = coalesce(objectref_namespace, ''))

@@ -39,4 +39,4 @@ WHERE  verb IN ('create', 'update', 'patch') AND objectref_subresource IS NULL
      OR (objectref_resource IN ('endpoints', 'endpointslices')
          AND raw->>'requestObject' ~ '"(169\.254\.\d+\.\d+|fd00:ec2::254|fe80:[^"]*)"'))
   AND  coalesce(actor_user_name, '') NOT IN ('system:kube-controller-manager', 'system:apiserver')
-  AND  coalesce(actor_user_name, '') NOT LIKE 'system:serviceaccount:kube-system:%-controller'
+  AND  NOT in_lookup('control_loops', coalesce(actor_user_name, ''))

@@ -30,11 +30,9 @@ WHERE  objectref_subresource IS NULL AND dry_run IS NOT TRUE AND response_code B
   AND  actor_user_name IS NOT NULL
   AND  ((actor_user_type IN ('User', 'ServiceAccount')
          AND objectref_resource IN ('daemonsets', 'cronjobs', 'jobs') AND verb IN ('create', 'update', 'patch')
-         AND actor_user_name NOT LIKE 'system:serviceaccount:kube-system:%-controller'
+         AND NOT in_lookup('control_loops', actor_user_name)
          AND actor_user_name NOT LIKE 'eks:%'
-         AND actor_user_name NOT IN ('system:serviceaccount:argocd:argocd-application-controller',
-                                     'system:serviceaccount:flux-system:helm-controller',
-                                     'system:serviceaccount:flux-system:kustomize-controller'))
+         AND NOT in_lookup('gitops_controllers', actor_user_name))
      OR (actor_user_type = 'Node' AND objectref_resource = 'pods' AND verb = 'create'))
   AND  first_seen(INTERVAL '30 days', cluster,
                   CASE WHEN actor_user_type = 'Node' THEN 'a file on a node' ELSE actor_user_name END,

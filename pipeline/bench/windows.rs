@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use detect::{Engine, History, RuleSet};
+use detect::{Engine, Folder, History, RuleSet};
 use event::{Admitted, Batch, Frontier, Message, Micros, Offsets, Origin, Polled, Source, Watermarks};
 use normalize::Schemas;
 
@@ -14,7 +14,8 @@ use super::figure::Figures;
 use super::measure::{BATCH, SECOND, best};
 use super::stages::Skip;
 use crate::config::Config;
-use crate::rooms::{Door, load_rules, runtime, stored};
+use crate::pack;
+use crate::rooms::{Door, load_rules, rules_dir, runtime, stored, wall_clock};
 
 const START: Micros = 1_760_000_400 * SECOND;
 const USERS: usize = 10_000;
@@ -75,7 +76,14 @@ fn forty(schemas: &Schemas, stream: &[Message], skip: &Skip, figures: &mut Figur
         let path = format!("bench/{}-{n}.sql", rule.id);
         files.push((path.into(), rule.sql.replace("title: ", &format!("title: {n} "))));
     }
-    let took = time(rule_set(schemas, &files)?, &units)?;
+    let lookups = match rules_dir(&Config::default()) {
+        Some(dir) => [".csv", ".json"].map(|extension| pack::read(&dir.join("lookups"), extension)).concat(),
+        None => pack::folder().lookups,
+    };
+    let folder = Folder { rules: files, lookups, ..Folder::default() };
+    let (tables, hash) = (stored(schemas), schemas.hash());
+    let rules = runtime()?.block_on(RuleSet::parse_folder(&folder, wall_clock(), &tables, &hash))?;
+    let took = time(rules, &units)?;
     figures.add_against("windows-forty", took.events_per_second(), skip.events_per_second);
     Ok(())
 }
