@@ -86,16 +86,16 @@ impl Agenda {
     }
 
     /// Everybody who is to be looked at up to a boundary.
-    pub fn take_until(&mut self, slot: i32, mut each: impl FnMut(Group)) {
+    pub fn take_until(&mut self, slot: i32, mut each: impl FnMut(&[Group])) {
         while let Some(at) = self.comes().filter(|at| *at <= slot) {
             let groups = self.take(at);
-            groups.iter().copied().for_each(&mut each);
+            each(&groups);
             self.past.push_back((at, groups));
         }
         while let Some((_, mut groups)) = self.past.pop_front_if(|(at, _)| at.saturating_add(self.span) <= slot) {
             self.entries -= groups.len();
             if !fault::is(Fault::ExpiryNotSeen) {
-                groups.iter().copied().for_each(&mut each);
+                each(&groups);
             }
             if self.spare.len() < SPARE {
                 groups.clear();

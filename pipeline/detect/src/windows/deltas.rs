@@ -63,6 +63,14 @@ impl<const L: usize> Deltas<L> {
         self.entries().0.is_empty()
     }
 
+    /// Reads what the next change is near to, see [`super::groups::warm`].
+    pub fn touch(&self) -> i32 {
+        match self {
+            Deltas::One { entry, .. } => entry.at,
+            Deltas::Many { entries, .. } => entries.last().map_or(0, |entry| entry.at),
+        }
+    }
+
     /// Adds `by` to one lane from a boundary on that is still ahead; true if the entry is new.
     pub fn add(&mut self, now: i32, at: i32, lane: usize, by: i64) -> bool {
         let (entry, new) = self.entry(now, at);

@@ -67,6 +67,8 @@ pub trait Panes: Send + Sync {
     fn add_first(&mut self, group: Group, seen: Seen, first: usize, value: &[u8]);
     /// A value of a bag; false while more would exceed the budget.
     fn add_member(&mut self, group: Group, seen: Seen, bag: usize, value: &[u8]) -> bool;
+    /// Some groups, [`WARM`] at most, are about to be asked about.
+    fn warm(&self, groups: &[Group]);
     /// The next boundary at which anything changes.
     fn next_change(&self) -> Option<i32>;
     /// Makes a boundary final and shows the groups that changed there, each once.
@@ -84,6 +86,9 @@ pub trait Panes: Send + Sync {
     /// Where the final boundary is.
     fn now(&self) -> i32;
 }
+
+/// So many groups are fetched into the cache ahead of being looked at.
+pub const WARM: usize = 16;
 
 /// Lanes beyond which a rule is evaluated another way.
 pub const LANES_MAX: usize = 8;
@@ -248,6 +253,13 @@ impl<const L: usize> Groups<L> {
     }
 }
 
+/// Reads a little of each of some groups that are about to be looked at. They lie anywhere in memory: read one after the
+/// other by work that depends on what was read, each is waited for; read by this, they come at the same time.
+fn warm<const L: usize>(slots: &[Slot<L>], groups: &[Group]) {
+    let all = groups.iter().fold(0, |all, group| all ^ slots[*group as usize].deltas.touch());
+    std::hint::black_box(all);
+}
+
 enum Joined {
     Nothing,
     New,
@@ -328,6 +340,10 @@ impl<const L: usize> Panes for Groups<L> {
         true
     }
 
+    fn warm(&self, groups: &[Group]) {
+        warm(&self.slots, groups);
+    }
+
     fn next_change(&self) -> Option<i32> {
         self.agenda.first()
     }
@@ -335,17 +351,22 @@ impl<const L: usize> Panes for Groups<L> {
     fn advance(&mut self, slot: i32, visit: &mut dyn FnMut(Visited<'_>)) {
         self.now = self.now.max(slot);
         let (slots, extras, span) = (&mut self.slots, &mut self.extras, self.span);
-        self.agenda.take_until(slot, |group| {
-            let held = &mut slots[group as usize];
-            // A group's number may have been used again since.
-            if std::mem::replace(&mut held.visited, slot) == slot {
-                return;
+        self.agenda.take_until(slot, |groups| {
+            for groups in groups.chunks(WARM) {
+                warm(slots, groups);
+                for group in groups.iter().copied() {
+                    let held = &mut slots[group as usize];
+                    // A group's number may have been used again since.
+                    if std::mem::replace(&mut held.visited, slot) == slot {
+                        continue;
+                    }
+                    held.deltas.fold_until(slot, span, &mut held.first, &mut held.sums);
+                    let kept = extras.advance(group, slot);
+                    let ahead = !held.deltas.is_empty() && !fault::is(Fault::ForgottenEarly);
+                    let over = held.sums[0] <= 0 && !ahead;
+                    visit(Visited { group, sums: &held.sums, kept, over });
+                }
             }
-            held.deltas.fold_until(slot, span, &mut held.first, &mut held.sums);
-            let kept = extras.advance(group, slot);
-            let ahead = !held.deltas.is_empty() && !fault::is(Fault::ForgottenEarly);
-            let over = held.sums[0] <= 0 && !ahead;
-            visit(Visited { group, sums: &held.sums, kept, over });
         });
         self.sweep();
         if self.full {

@@ -11,7 +11,7 @@ use event::Micros;
 use hashbrown::hash_map::HashMap;
 
 use super::feeds::{Feeds, evaluate_all};
-use super::groups::{Group, Panes, SLOTS_MAX, Seen, panes};
+use super::groups::{Group, Panes, SLOTS_MAX, Seen, WARM, panes};
 use super::input::Sifted;
 use super::looks::Looks;
 use super::shape::Shape;
@@ -316,18 +316,22 @@ impl Paned {
         let (mut slots, mut looks) = (Vec::new(), Looks::of(&self.shape));
         let (mut found, mut failed) = (BTreeMap::new(), None);
         let now = self.panes.now();
-        for group in std::mem::take(&mut self.watched) {
-            let mark = &mut self.marks[group as usize];
-            let Some(from) = mark.watched.take().filter(|_| !mark.holds && !mark.early) else { continue };
-            slots.clear();
-            let (from, all) = (from.max(now + 1), !self.shape.exact);
-            self.panes.passing(group, from, self.head, &self.shape.having, all, &mut slots);
-            for slot in &slots {
-                self.panes.at(group, *slot, &mut |sums, kept| {
-                    looks.add(group, *slot, sums, kept);
-                });
-                if looks.are_many() {
-                    failed = failed.or(self.find(&mut looks, &mut found));
+        let watched = std::mem::take(&mut self.watched);
+        for groups in watched.chunks(WARM) {
+            self.panes.warm(groups);
+            for group in groups.iter().copied() {
+                let mark = &mut self.marks[group as usize];
+                let Some(from) = mark.watched.take().filter(|_| !mark.holds && !mark.early) else { continue };
+                slots.clear();
+                let (from, all) = (from.max(now + 1), !self.shape.exact);
+                self.panes.passing(group, from, self.head, &self.shape.having, all, &mut slots);
+                for slot in &slots {
+                    self.panes.at(group, *slot, &mut |sums, kept| {
+                        looks.add(group, *slot, sums, kept);
+                    });
+                    if looks.are_many() {
+                        failed = failed.or(self.find(&mut looks, &mut found));
+                    }
                 }
             }
         }
