@@ -152,12 +152,15 @@ fn round(store: &Store, upkeep: &Upkeep, mut kept: Option<&mut Kept>, stop: &dyn
     Ok(merged?)
 }
 
-fn expire(store: &Store, upkeep: &Upkeep, kept: Option<&mut Kept>) -> Result<()> {
+fn expire(store: &Store, upkeep: &Upkeep, mut kept: Option<&mut Kept>) -> Result<()> {
     let expiring = store.expiring(&upkeep.retention, wall_clock())?;
-    if let Some(kept) = kept.filter(|_| upkeep.remember && !expiring.is_empty()) {
+    if let Some(kept) = kept.as_mut().filter(|_| upkeep.remember && !expiring.is_empty()) {
         kept.remember(store, &expiring)?;
     }
     let expired = store.remove(expiring)?;
+    if let Some(kept) = kept.filter(|_| !upkeep.remember && expired.segments > 0) {
+        kept.derived.clear()?;
+    }
     if expired.segments > 0 {
         metrics::counter!("stakeout_expired_segments_total").increment(expired.segments);
         metrics::counter!("stakeout_expired_rows_total").increment(expired.rows);

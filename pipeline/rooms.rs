@@ -170,7 +170,7 @@ pub struct Detection {
 }
 
 /// Where state tables are kept between two starts of the same program.
-fn derived(config: &Config) -> Derived {
+pub(crate) fn derived(config: &Config) -> Derived {
     let program = std::env::current_exe().and_then(|path| path.metadata());
     let made = program.map_or((0, None), |data| (data.len(), data.modified().ok()));
     Derived::new(config.data_dir.join(store::DERIVED), format!("{} {made:?}", env!("CARGO_PKG_VERSION")))

@@ -26,7 +26,7 @@ use crate::config::{Config, Upkeep};
 use crate::generate::mapping;
 use crate::keeper::{Kept, keep};
 use crate::reload;
-use crate::rooms::{Detection, Door, Knowledge, RuleSource, alerts_db, open_store, retained};
+use crate::rooms::{Detection, Door, Knowledge, RuleSource, alerts_db, derived, open_store, retained};
 use crate::shutdown::Shutdown;
 
 pub use stats::{Flow, Stats};
@@ -108,6 +108,14 @@ pub struct Options {
     pub bounded: bool,
 }
 
+/// What rules remember of events that have expired, where they were allowed to.
+fn forget(config: &Config, store: &Store) -> std::io::Result<()> {
+    if retained(store).clear()? {
+        derived(config).clear()?;
+    }
+    Ok(())
+}
+
 impl Running {
     pub fn start(
         config: &Config,
@@ -119,7 +127,7 @@ impl Running {
         let knowledge = Knowledge::load(config)?;
         let store = open_store(config, &knowledge.schemas, true)?;
         if !config.upkeep.remember {
-            retained(&store).clear().context("cannot forget what rules remember of expired events")?;
+            forget(config, &store).context("cannot forget what rules remember of expired events")?;
         }
         let door = Door::new(config, &knowledge.schemas, store.watermarks()?);
         let watched = (RuleSource::of(config, &knowledge.schemas), reload::InForce::of(&knowledge.rules));

@@ -86,6 +86,14 @@ impl Derived {
         Derived { dir, build, writing: Mutex::default() }
     }
 
+    /// For who must not know what is no longer stored.
+    pub fn clear(&self) -> io::Result<()> {
+        match fs::remove_dir_all(&self.dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// All state tables that rules join, as of what is stored now. Returns how many were behind.
     pub async fn refresh(
         &self,

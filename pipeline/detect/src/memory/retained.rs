@@ -83,11 +83,12 @@ impl Retained {
         stored.state_ref().read().config().get_extension::<Retained>()
     }
 
-    /// Forgets everything.
-    pub fn clear(&self) -> io::Result<()> {
+    /// Forgets everything; true if there was something.
+    pub fn clear(&self) -> io::Result<bool> {
         match fs::remove_dir_all(&self.dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
