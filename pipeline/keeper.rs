@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use detect::{Derived, History, RuleSet};
+use detect::{Derived, Going, History, RuleSet};
 use event::Offsets;
 use query::TableProvider;
 use store::{Expiring, Store, StoreError};
@@ -22,6 +22,9 @@ const KEEP_EVERY: Duration = Duration::from_secs(600);
 
 /// What remembering takes when events expire, at most, as a part of all time.
 const REMEMBERING_ONE_IN: u32 = 20;
+
+/// So many segments go at a time: what rules make of them is in memory, and a stop waits for it.
+const EXPIRING_MAX: usize = 32;
 
 /// What cannot be read or written now can perhaps be in some minutes. A limit that is set holds all the same.
 const REMEMBERING_TRIES: u32 = 10;
@@ -52,9 +55,15 @@ impl Kept {
     /// Remembers what goes. What cannot be remembered stays for a while, unless the disk is full: it has to have room first.
     fn remember(&mut self, store: &Store, expiring: &Expiring) -> Result<()> {
         let started = Instant::now();
-        let (tables, marks) = (expiring.tables(), store.watermarks()?);
-        let going = Going(expiring);
-        let folded = runtime()?.block_on(retained(store).fold(&self.rules(), &marks, &tables, &going))?;
+        let (marks, rows, stays) = (store.watermarks()?, Expire(expiring), |table: &str| expiring.stays(table));
+        let going = Going { rows: &rows, tables: expiring.tables(), stays: &stays };
+        let mut rules = self.rules();
+        let mut folded = runtime()?.block_on(retained(store).fold(&rules, &marks, &going))?;
+        // Rules that came meanwhile have read these rows, and would not know them after a restart.
+        while self.rules().bundle != rules.bundle {
+            rules = self.rules();
+            folded = runtime()?.block_on(retained(store).fold(&rules, &marks, &going))?;
+        }
         self.expiry_due = Instant::now() + started.elapsed() * REMEMBERING_ONE_IN;
         for name in &folded.too_much {
             metrics::counter!("stakeout_retained_lost_total").increment(1);
@@ -101,9 +110,9 @@ impl Kept {
 }
 
 /// The rows that are about to go.
-struct Going<'a>(&'a Expiring);
+struct Expire<'a>(&'a Expiring);
 
-impl History for Going<'_> {
+impl History for Expire<'_> {
     fn table(&self, name: &str) -> Arc<dyn TableProvider> {
         self.0.table(name).expect("rules ask for stored tables")
     }
@@ -153,14 +162,15 @@ fn round(store: &Store, upkeep: &Upkeep, mut kept: Option<&mut Kept>, stop: &dyn
 }
 
 fn expire(store: &Store, upkeep: &Upkeep, mut kept: Option<&mut Kept>) -> Result<()> {
-    let expiring = store.expiring(&upkeep.retention, wall_clock())?;
+    let expiring = store.expiring(&upkeep.retention, wall_clock())?.at_most(EXPIRING_MAX);
     if let Some(kept) = kept.as_mut().filter(|_| upkeep.remember && !expiring.is_empty()) {
         kept.remember(store, &expiring)?;
     }
+    let forgets = kept.filter(|_| !upkeep.remember && !expiring.is_empty());
+    // Before and after: a crash in between leaves nothing of what is gone.
+    forgets.as_ref().map_or(Ok(()), |kept| kept.derived.clear())?;
     let expired = store.remove(expiring)?;
-    if let Some(kept) = kept.filter(|_| !upkeep.remember && expired.segments > 0) {
-        kept.derived.clear()?;
-    }
+    forgets.map_or(Ok(()), |kept| kept.derived.clear())?;
     if expired.segments > 0 {
         metrics::counter!("stakeout_expired_segments_total").increment(expired.segments);
         metrics::counter!("stakeout_expired_rows_total").increment(expired.rows);

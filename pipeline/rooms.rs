@@ -178,7 +178,8 @@ pub(crate) fn derived(config: &Config) -> Derived {
 
 /// Where rules remember what has expired.
 pub(crate) fn retained(store: &Store) -> Retained {
-    Retained::new(store.dir().join(store::RETAINED))
+    let dir = store.dir().join(store::RETAINED);
+    if store.is_read_only() { Retained::read_only(dir) } else { Retained::new(dir) }
 }
 
 /// Committed rows, as the engine may see them.

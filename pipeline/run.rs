@@ -110,8 +110,11 @@ pub struct Options {
 
 /// What rules remember of events that have expired, where they were allowed to.
 fn forget(config: &Config, store: &Store) -> std::io::Result<()> {
-    if retained(store).clear()? {
+    let retained = retained(store);
+    if retained.is_there() {
+        // What is left after a crash in between is cleared at the next start.
         derived(config).clear()?;
+        retained.clear()?;
     }
     Ok(())
 }

@@ -292,8 +292,9 @@ fn interrupted_imports_are_resumed() {
     // A file that changes is read again.
     let more = trail(seed ^ 1, 10);
     fs::write(logs.join("000.ndjson"), more.join(&b'\n')).unwrap();
+    let new = more.iter().map(|event| hash(event)).filter(|hash| !distinct.contains(hash)).collect::<BTreeSet<_>>();
     let said = talk(&mut import(dir.path(), &whole, &logs, 2), 0);
-    assert!(said.contains("from 1 files") && said.contains("imported 10 events"), "{said}");
+    assert!(said.contains("from 1 files") && said.contains(&format!("imported {} events", new.len())), "{said}");
 }
 
 #[test]

@@ -4,8 +4,8 @@
 //! is a finding. A windowed rule is evaluated for boundaries `b` over the rows with `b-W <= time < b` and
 //! `source_watermark < b` ([`oracle`]); a finding is a maximal run of boundaries at which (rule, entity) holds.
 //! Findings, their ids and their evidence are a function of the rows and the bundle, not of batches, calls or
-//! restarts. What is deliberately absent: state of its own. All that is remembered between calls ([`memory`]) can be
-//! recomputed from the store and the frontier; what is kept on disk of it only saves the time.
+//! restarts. All that is remembered between calls ([`memory`]) can be recomputed from the store, the frontier and what
+//! remains of rows that have expired ([`Retained`], the only state of its own); what else is kept on disk saves time.
 
 mod codec;
 mod cost;
@@ -49,7 +49,7 @@ pub use cost::{BUDGET, RuleCost};
 pub use engine::{Engine, Output};
 pub use error::{DetectError, RuleErrors, RuleProblem};
 pub use history::History;
-pub use memory::{Derived, Folded, Retained, StateTable};
+pub use memory::{Derived, Folded, Going, Retained, StateTable};
 pub use rule::{Explanation, Rule, Window};
 pub use ruleset::{Folder, RuleSet};
 pub use span::{format_span, parse_span};

@@ -43,6 +43,22 @@ impl Expiring {
         self.segments.iter().map(|segment| segment.meta.table.clone()).collect()
     }
 
+    /// The oldest of them alone: a bounded piece of work. They are in commit order.
+    pub fn at_most(mut self, segments: usize) -> Expiring {
+        if self.segments.len() > segments {
+            self.segments = Arc::new(self.segments[..segments].to_vec());
+        }
+        self
+    }
+
+    /// The lowest event time of what stays of a table; [`Micros::MAX`] if nothing does.
+    pub fn stays(&self, table: &str) -> Micros {
+        let goes: BTreeSet<&str> = self.segments.iter().map(|segment| segment.meta.ulid.as_str()).collect();
+        let all = self.inner.read().segments.clone();
+        let stays = all.iter().filter(|s| s.meta.table == table && !goes.contains(s.meta.ulid.as_str()));
+        stays.map(|segment| segment.meta.time.first).min().unwrap_or(Micros::MAX)
+    }
+
     /// Their rows of a table.
     pub fn table(&self, name: &str) -> Result<Arc<dyn TableProvider>, StoreError> {
         let rows = Which::Segments(self.segments.clone());

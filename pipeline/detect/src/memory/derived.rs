@@ -2,6 +2,7 @@
 //! what stored rows said: made from committed rows alone, and not used when another build, other files or a damaged disk
 //! stand between then and now. It may be removed at any time.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -29,7 +30,8 @@ use crate::ruleset::RuleSet;
 /// A table that takes longer to read is worth keeping at once.
 const WORTH_KEEPING: Duration = Duration::from_millis(if cfg!(test) { 0 } else { 500 });
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+const EXTENSION: &str = "versions";
 
 #[derive(Debug)]
 pub struct Derived {
@@ -71,7 +73,8 @@ impl Came {
     /// Of what was kept and the rows that came since.
     async fn since(from: &Offsets, kept: Versions, state: &StateTable, stored: &SessionContext) -> Result<Came> {
         let started = Instant::now();
-        let (more, failed) = load_versions(state, stored, Origin::Live, &since(from)).await?;
+        // What is stamped up to the floor it has seen; how a key ended that is gone since, it no longer knows.
+        let (more, failed) = load_versions(state, stored, Origin::Live, &since(from), kept.floor()).await?;
         let (mut versions, reading) = (kept, started.elapsed());
         let broken_off = more.bytes() > STATE_BYTES_MAX;
         versions.absorb(more);
@@ -114,7 +117,19 @@ impl Derived {
             self.write(state, &rules.context, &came, committed);
             behind += 1;
         }
+        self.remove_others(rules);
         Ok(behind)
+    }
+
+    /// Files of state tables that no rule joins any more.
+    fn remove_others(&self, rules: &RuleSet) {
+        let used: BTreeSet<PathBuf> = rules.states.iter().filter(|s| rules.joins(s)).map(|s| self.path(s)).collect();
+        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.extension().is_some_and(|e| e == EXTENSION) && !used.contains(&path) {
+                drop(fs::remove_file(path));
+            }
+        }
     }
 
     /// What was kept, and the rows that came since.
@@ -142,7 +157,7 @@ impl Derived {
     }
 
     fn path(&self, state: &StateTable) -> PathBuf {
-        self.dir.join(format!("{}.versions", state.name))
+        self.dir.join(format!("{}.{EXTENSION}", state.name))
     }
 
     fn read(&self, state: &StateTable, context: &str, committed: &Offsets) -> Option<(Versions, Offsets)> {

@@ -27,7 +27,7 @@
 //! on, all versions, and the events whose boundary lies above the frontier's. Rows not yet committed come again by
 //! admission. To remember a row twice changes nothing, so that it does not matter what a crash lets come twice. What state
 //! tables remember of all that is stored is also kept on disk, as of some offsets ([`derived`]); then only what came since
-//! is read.
+//! is read. What rows said that retention has removed is kept apart ([`retained`]).
 //!
 //! **Limits.** A rule or state table that needs more memory than [`RULE_BYTES_MAX`] or [`STATE_BYTES_MAX`] stops,
 //! alone and visibly: it never forgets what it needs. What is too old to be needed is dropped, and a row so late that
@@ -62,7 +62,7 @@ use event::{Finding, Frontier, Micros, Offsets, Origin, Watermarks, column};
 
 pub use derived::Derived;
 pub(crate) use judge::{Remembering, compile};
-pub use retained::{Folded, Retained};
+pub use retained::{Folded, Going, Retained};
 pub(crate) use shape::{asks_what_is_new, remembers};
 pub use state::StateTable;
 
@@ -528,12 +528,14 @@ pub async fn versions_stored(
     Ok(arrow::compute::concat_batches(&state.schema, &batches)?)
 }
 
-/// All versions in stored rows that meet `condition`, and what remains of expired ones.
+/// All versions in stored rows that meet `condition`, and what remains of expired ones that were stamped after `known`:
+/// who knows those up to there may have forgotten how they ended.
 async fn load_versions(
     state: &StateTable,
     stored: &SessionContext,
     origin: Origin,
     condition: &str,
+    known: Micros,
 ) -> Result<(Versions, Failed)> {
     let mut versions = Versions::default();
     let mut error = None;
@@ -553,7 +555,7 @@ async fn load_versions(
     if origin == Origin::Live
         && let Some(retained) = Retained::of(stored).map(|r| r.versions(state)).transpose()?.flatten()
     {
-        versions.absorb(retained);
+        versions.absorb_after(known, retained);
     }
     Ok((versions, failed))
 }
@@ -565,7 +567,7 @@ async fn recall_versions(
     origin: Origin,
     condition: &str,
 ) -> Result<Versions> {
-    let (versions, _) = load_versions(state, stored, origin, condition).await?;
+    let (versions, _) = load_versions(state, stored, origin, condition, Micros::MIN).await?;
     match versions.bytes() > STATE_BYTES_MAX {
         true => Err(DataFusionError::Execution(too_much(STATE_BYTES_MAX))),
         false => Ok(versions),

@@ -14,7 +14,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arrow::record_batch::RecordBatch;
 use datafusion::error::{DataFusionError, Result};
@@ -25,7 +25,7 @@ use super::judge::{FirstSeen, Remembering, hash};
 use super::seen::{Key, Span, join};
 use super::sieve::{Sieve, Sieved};
 use super::state::StateTable;
-use super::versions::{Version, Versions};
+use super::versions::{ENDED_US, Version, Versions};
 use super::{BEHIND_US, RULE_BYTES_MAX, STATE_BYTES_MAX, load_versions, lowest_time, of_table};
 use crate::error::DetectError;
 use crate::fault::{self, Fault};
@@ -42,6 +42,16 @@ const UNUSED_DAYS_MAX: u64 = 30;
 #[derive(Debug)]
 pub struct Retained {
     dir: PathBuf,
+    is_owner: bool,
+}
+
+/// Rows that are about to go.
+pub struct Going<'a> {
+    pub rows: &'a dyn History,
+    /// The tables they are of.
+    pub tables: BTreeSet<String>,
+    /// The lowest time of what stays of a table.
+    pub stays: &'a (dyn Fn(&str) -> Micros + Sync),
 }
 
 /// How it went.
@@ -75,7 +85,16 @@ struct Place {
 impl Retained {
     /// In a folder of its own.
     pub fn new(dir: PathBuf) -> Retained {
-        Retained { dir }
+        Retained { dir, is_owner: true }
+    }
+
+    /// That of a store that another process owns.
+    pub fn read_only(dir: PathBuf) -> Retained {
+        Retained { dir, is_owner: false }
+    }
+
+    pub fn is_there(&self) -> bool {
+        self.dir.exists()
     }
 
     /// That of a session with stored rows.
@@ -83,31 +102,25 @@ impl Retained {
         stored.state_ref().read().config().get_extension::<Retained>()
     }
 
-    /// Forgets everything; true if there was something.
-    pub fn clear(&self) -> io::Result<bool> {
+    /// Forgets everything.
+    pub fn clear(&self) -> io::Result<()> {
         match fs::remove_dir_all(&self.dir) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
         }
     }
 
-    /// Takes in what the rows of `expiring`, which are of `tables`, say to the rules in force.
-    pub async fn fold(
-        &self,
-        rules: &RuleSet,
-        marks: &Watermarks,
-        tables: &BTreeSet<String>,
-        expiring: &dyn History,
-    ) -> Result<Folded, DetectError> {
+    /// Takes in what rows that go say to the rules in force.
+    pub async fn fold(&self, rules: &RuleSet, marks: &Watermarks, going: &Going<'_>) -> Result<Folded, DetectError> {
         let mut folded = Folded::default();
         if fault::is(Fault::RetainedNot) {
             return Ok(folded);
         }
-        let gone = rules.stored(expiring)?;
-        let reads = |sieve: &Sieve| sieve.tables.iter().any(|table| tables.contains(&**table));
+        let gone = rules.stored(going.rows)?;
+        let reads = |sieve: &Sieve| sieve.tables.iter().any(|table| going.tables.contains(&**table));
         for state in rules.states.iter().filter(|s| rules.joins(s) && reads(&s.sieve)) {
-            let outcome = self.fold_state(state, marks, &gone).await;
+            let stays = state.sieve.tables.iter().map(|table| (going.stays)(table)).min().unwrap_or(Micros::MIN);
+            let outcome = self.fold_state(state, marks, stays, &gone).await;
             folded.add(&state.name, outcome);
         }
         for rule in &rules.rules {
@@ -122,8 +135,14 @@ impl Retained {
         Ok(folded)
     }
 
-    async fn fold_state(&self, state: &StateTable, marks: &Watermarks, gone: &SessionContext) -> Result<Taken> {
-        let (more, _) = load_versions(state, gone, Origin::Live, "true").await?;
+    async fn fold_state(
+        &self,
+        state: &StateTable,
+        marks: &Watermarks,
+        stays: Micros,
+        gone: &SessionContext,
+    ) -> Result<Taken> {
+        let (more, _) = load_versions(state, gone, Origin::Live, "true", Micros::MIN).await?;
         if more.is_empty() {
             return Ok(Taken::Nothing);
         }
@@ -133,8 +152,9 @@ impl Retained {
         }
         let mut versions = self.versions(state)?.unwrap_or_default();
         versions.absorb(more);
-        // As far back as the slowest rule may ask.
-        versions.advance(of_table(&state.table, marks).saturating_sub(BEHIND_US));
+        // As far back as the slowest rule may ask; and no end is forgotten while what it ended may still be stored.
+        let asked = of_table(&state.table, marks).saturating_sub(BEHIND_US);
+        versions.advance(asked.min(stays.saturating_add(ENDED_US)));
         if versions.bytes() > STATE_BYTES_MAX {
             return Ok(Taken::TooMuch);
         }
@@ -155,26 +175,24 @@ impl Retained {
         gone: &SessionContext,
     ) -> Result<Taken> {
         let interval = first_seen.interval_us;
-        let mut keys: HashMap<Box<[u8]>, Vec<Span>> = HashMap::new();
+        let mut keys = Keys { interval, ..Keys::default() };
         let mut error = None;
         let mut take = |sieved: Sieved| match body.keys_of(&sieved) {
-            Ok(Some(encoded)) => {
+            // More than the budget need not be read to the end.
+            Ok(Some(encoded)) if keys.bytes <= RULE_BYTES_MAX => {
                 for (row, mark) in sieved.marks.iter().enumerate() {
-                    if let Some(key) = encoded.whole(row) {
-                        join(keys.entry(key.into()).or_default(), interval, Span::of(mark));
-                    }
+                    encoded.whole(row).into_iter().for_each(|key| keys.add(key, Span::of(mark)));
                 }
             }
-            Ok(None) => {}
+            Ok(_) => {}
             Err(e) => drop(error.get_or_insert(e)),
         };
         body.sieve.stored(gone, Origin::Live, "true", &mut take).await?;
         if let Some(error) = error {
             return Err(error);
         }
-        let no_rows = keys.is_empty();
-        let before =
-            self.spans(rule, first_seen, &mut |key, span| join(keys.entry(key.into()).or_default(), interval, span))?;
+        let no_rows = keys.spans.is_empty();
+        let before = self.spans(rule, first_seen, &mut |key, span| keys.add(key, span))?;
         let mut begins = before.clone();
         for table in &body.sieve.tables {
             if let Some(time) = lowest_time(table, gone).await? {
@@ -187,13 +205,12 @@ impl Retained {
         let now = body.sieve.tables.iter().map(|table| of_table(table, marks)).min().unwrap_or(Micros::MIN);
         // Rows that are late look back from where they are.
         let floor = now.saturating_sub(interval).saturating_sub(BEHIND_US);
-        keys.values_mut().for_each(|spans| spans.retain(|span| span.last >= floor));
-        let bytes: usize = keys.iter().map(|(key, spans)| key.len() + 64 + spans.len() * size_of::<Span>()).sum();
-        if bytes > RULE_BYTES_MAX {
+        if keys.bytes > RULE_BYTES_MAX {
             return Ok(Taken::TooMuch);
         }
+        keys.spans.values_mut().for_each(|spans| spans.retain(|span| span.last >= floor));
         let rows: Vec<(&[u8], &Span)> =
-            keys.iter().flat_map(|(key, spans)| spans.iter().map(move |span| (&**key, span))).collect();
+            keys.spans.iter().flat_map(|(key, spans)| spans.iter().map(move |span| (&**key, span))).collect();
         let Place { name, of } = of_first_seen(rule, body, first_seen);
         let head = Head::new(of, Micros::MIN, begins);
         self.replace(&name, &file::of_spans(&head, first_seen, &rows)?)?;
@@ -204,10 +221,13 @@ impl Retained {
     pub(super) fn versions(&self, state: &StateTable) -> Result<Option<Versions>> {
         let Some((head, batches)) = self.read(&of_state(state))? else { return Ok(None) };
         let mut versions = Versions::restored(Vec::new(), head.floor);
-        for batch in batches {
-            file::versions(state, &batch, &mut versions)?;
+        match batches.iter().try_for_each(|batch| file::versions(state, batch, &mut versions)) {
+            Ok(()) => Ok(Some(versions)),
+            Err(error) => {
+                self.set_aside(&self.dir.join(of_state(state).name), &error.strip_backtrace())?;
+                Ok(None)
+            }
         }
-        Ok(Some(versions))
     }
 
     /// Something of a state table has expired.
@@ -235,8 +255,13 @@ impl Retained {
         let Some((head, batches)) = self.read(&of_first_seen(rule, body, first_seen))? else {
             return Ok(BTreeMap::new());
         };
-        batches.iter().try_for_each(|batch| file::spans(first_seen, batch, take))?;
-        Ok(head.begins)
+        match batches.iter().try_for_each(|batch| file::spans(first_seen, batch, take)) {
+            Ok(()) => Ok(head.begins),
+            Err(error) => {
+                self.set_aside(&self.dir.join(of_first_seen(rule, body, first_seen).name), &error.strip_backtrace())?;
+                Ok(BTreeMap::new())
+            }
+        }
     }
 
     /// Removes what no rule in force has used for long.
@@ -247,11 +272,17 @@ impl Retained {
             _ => None,
         });
         let used: BTreeSet<String> = states.chain(seen).collect();
-        let long = Duration::from_secs(UNUSED_DAYS_MAX * 86_400);
+        let days = |days: u64| Duration::from_secs(days * 86_400);
         for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
-            let old = entry.metadata().and_then(|m| m.modified()).ok().and_then(|m| m.elapsed().ok());
+            let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|m| m.elapsed().ok());
+            let (age, path) = (age.unwrap_or_default(), entry.path());
             let name = entry.file_name().to_string_lossy().into_owned();
-            if !used.contains(&name) && old.is_some_and(|old| old > long) && fs::remove_file(entry.path()).is_ok() {
+            if used.contains(&name) {
+                // Its age is that of its last use.
+                if age > days(1) {
+                    drop(File::options().append(true).open(path).and_then(|f| f.set_modified(SystemTime::now())));
+                }
+            } else if name.ends_with(".parquet") && age > days(UNUSED_DAYS_MAX) && fs::remove_file(path).is_ok() {
                 tracing::info!(file = name, "removed what no rule has used for {UNUSED_DAYS_MAX} days");
             }
         }
@@ -265,25 +296,34 @@ impl Retained {
             Err(error) => return Err(error.into()),
         };
         match file::read(file, &place.of) {
-            Ok(read) => Ok(Some(read)),
+            Ok(file::Read::Whole(head, batches)) => Ok(Some((head, batches))),
+            Ok(file::Read::Newer) => {
+                let what = format!("{} was written by a later version of stakeout", path.display());
+                Err(DataFusionError::Execution(what))
+            }
             Err(why) => {
-                self.set_aside(&path, &why);
+                self.set_aside(&path, &why)?;
                 Ok(None)
             }
         }
     }
 
     /// A damaged file must not keep rules from running. What it held is forgotten, loudly.
-    fn set_aside(&self, path: &Path, why: &str) {
+    fn set_aside(&self, path: &Path, why: &str) -> Result<()> {
+        if !self.is_owner {
+            return Err(DataFusionError::Execution(format!("{} is damaged: {why}", path.display())));
+        }
         metrics::counter!("stakeout_retained_damaged_total").increment(1);
         let mut aside = path.as_os_str().to_owned();
-        aside.push(".damaged");
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        aside.push(format!(".damaged-{}", now.as_millis()));
         let moved = fs::rename(path, &aside);
         tracing::error!(
             path = %path.display(),
             moved = moved.is_ok(),
-            "what is remembered of expired rows is damaged and set aside; put the file of a backup in its place and restart: {why}"
+            "what is remembered of expired rows is damaged and set aside; stop, put the file of a backup in its place, remove `derived`, start: {why}"
         );
+        Ok(())
     }
 
     /// The file is whole or the one before, also after a crash.
@@ -297,6 +337,33 @@ impl Retained {
         File::open(&self.dir)?.sync_all()
     }
 }
+
+/// Keys with their spans, as they are put together.
+#[derive(Default)]
+struct Keys {
+    interval: i64,
+    spans: HashMap<Box<[u8]>, Vec<Span>>,
+    /// About what they take.
+    bytes: usize,
+}
+
+impl Keys {
+    fn add(&mut self, key: &[u8], span: Span) {
+        let spans = match self.spans.get_mut(key) {
+            Some(spans) => spans,
+            None => {
+                self.bytes += key.len() + 64;
+                self.spans.entry(key.into()).or_default()
+            }
+        };
+        let before = spans.len();
+        join(spans, self.interval, span);
+        self.bytes = self.bytes + spans.len() * SPAN_BYTES - before * SPAN_BYTES;
+    }
+}
+
+/// With the uid of an event in it.
+const SPAN_BYTES: usize = size_of::<Span>() + 48;
 
 impl Folded {
     fn add(&mut self, what: &str, outcome: Result<Taken>) {

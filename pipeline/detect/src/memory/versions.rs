@@ -141,9 +141,15 @@ impl Versions {
 
     /// Takes over everything from `other`. Together they reach no further back than either.
     pub fn absorb(&mut self, other: Versions) {
+        self.absorb_after(Micros::MIN, other);
+    }
+
+    /// The same of what was stamped after `known`, or everything if that is the beginning.
+    pub fn absorb_after(&mut self, known: Micros, other: Versions) {
         self.floor = self.floor.max(other.floor);
         for (key, versions) in other.keys {
-            versions.into_iter().for_each(|v| self.add(&key, v.mark, v.values.as_deref()));
+            let new = versions.into_iter().filter(|v| known == Micros::MIN || v.mark.stamp > known);
+            new.for_each(|v| self.add(&key, v.mark, v.values.as_deref()));
         }
     }
 

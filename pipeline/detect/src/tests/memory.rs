@@ -21,7 +21,7 @@ use futures::FutureExt;
 use crate::fault::{self, Fault};
 use crate::fixtures::{Cell, Row, Store, admitted, row, rule_text, schemas};
 use crate::offsets::advance_offsets;
-use crate::{Derived, Engine, Folder, History, Output, Retained, RuleErrors, RuleSet};
+use crate::{Derived, Engine, Folder, Going, History, Output, Retained, RuleErrors, RuleSet};
 
 mod named;
 mod retained;
@@ -474,9 +474,11 @@ impl Kept {
             left.drain(..).partition(|row| is_done(row) && !random.one_in(1 + share));
         let going = Store::of(&gone);
         let tables = gone.iter().map(|row| row.table.to_owned()).collect();
+        let stays = |table: &str| lowest_time(&stay, table);
         // A crash in between leaves them stored as well.
         let crashed = random.one_in(4);
-        let folded = self.retained.fold(rules, marks, &tables, &going).await.expect("it reads what goes");
+        let going = Going { rows: &going, tables, stays: &stays };
+        let folded = self.retained.fold(rules, marks, &going).await.expect("it reads what goes");
         assert_eq!(folded.failed, [], "everything is remembered");
         *ledger.told.entry(Kind::Expired).or_default() += gone.len();
         *left = stay;
@@ -493,6 +495,10 @@ impl Kept {
             *have = (*have).max(next);
         }
     }
+}
+
+fn lowest_time(rows: &[Row], table: &str) -> Micros {
+    rows.iter().filter(|row| row.table == table).map(|row| Plain::of(row).time).min().unwrap_or(Micros::MAX)
 }
 
 /// The offsets behind some rows.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arrow::array::{
     ArrayRef, AsArray, BooleanArray, FixedSizeBinaryBuilder, StringViewArray, TimestampMicrosecondArray,
 };
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
 use datafusion::error::Result;
@@ -19,6 +20,7 @@ use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use serde::{Deserialize, Serialize};
 
+use crate::codec::{Codec, Encoded};
 use crate::evidence::find;
 use crate::memory::judge::FirstSeen;
 use crate::memory::mark::{self, HASH, STAMP, TIME, UID};
@@ -48,24 +50,47 @@ pub struct Head {
     pub begins: BTreeMap<String, Micros>,
 }
 
+/// What every format has.
+#[derive(Deserialize)]
+struct Format {
+    format: u32,
+}
+
 impl Head {
     pub fn new(of: String, floor: Micros, begins: BTreeMap<String, Micros>) -> Head {
         Head { format: FORMAT, of, floor, begins }
     }
 }
 
-/// What was written, if it means the same.
-pub fn read(file: File, of: &str) -> std::result::Result<(Head, Vec<RecordBatch>), String> {
+pub enum Read {
+    Whole(Head, Vec<RecordBatch>),
+    /// Of a format that is not known here.
+    Newer,
+}
+
+/// What was written, if it means the same; else what is wrong with it.
+pub fn read(file: File, of: &str) -> std::result::Result<Read, String> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| e.to_string())?;
     let about = reader.metadata().file_metadata().key_value_metadata();
-    let head = about.and_then(|all| all.iter().find(|pair| pair.key == HEAD)?.value.clone());
-    let head: Head = serde_json::from_str(&head.ok_or("it has no head")?).map_err(|e| format!("its head: {e}"))?;
-    if head.format > FORMAT || head.of != of {
-        return Err("it is not what its name says, or of a later version".to_owned());
+    let head = about.and_then(|all| all.iter().find(|pair| pair.key == HEAD)?.value.clone()).ok_or("it has no head")?;
+    let format: Format = serde_json::from_str(&head).map_err(|e| format!("its head: {e}"))?;
+    if format.format > FORMAT {
+        return Ok(Read::Newer);
+    }
+    let head: Head = serde_json::from_str(&head).map_err(|e| format!("its head: {e}"))?;
+    if head.of != of {
+        return Err("it is not what its name says".to_owned());
     }
     let reader = reader.with_batch_size(ROWS).build().map_err(|e| e.to_string())?;
     let batches = reader.collect::<std::result::Result<Vec<_>, _>>().map_err(|e| e.to_string())?;
-    Ok((head, batches))
+    Ok(Read::Whole(head, batches))
+}
+
+/// Columns as they are kept now: a function may return another type of number than it did.
+fn encoded(codec: &Codec, columns: &[ArrayRef]) -> Result<Encoded> {
+    let fields = codec.schema().fields().iter().zip(columns);
+    let columns = fields.map(|(field, column)| Ok(cast(column, field.data_type())?)).collect::<Result<Vec<_>>>()?;
+    codec.encode(&columns)
 }
 
 /// The file of some versions, each with its key.
@@ -95,7 +120,7 @@ fn written(head: &Head, schema: SchemaRef, batches: impl Iterator<Item = Result<
 pub fn versions(state: &StateTable, batch: &RecordBatch, into: &mut Versions) -> Result<()> {
     let (keys, values) = (state.keys.schema().fields().len(), state.values.schema().fields().len());
     let (keys, values) = batch.columns()[..keys + values].split_at(keys);
-    let (keys, values) = (state.keys.encode(keys)?, state.values.encode(values)?);
+    let (keys, values) = (encoded(&state.keys, keys)?, encoded(&state.values, values)?);
     let ended = find(batch, ENDED)?.as_boolean();
     for (row, mark) in mark::of_query(batch)?.into_iter().enumerate() {
         into.add(keys.row(row), mark, (!ended.value(row)).then(|| values.row(row)));
@@ -105,7 +130,7 @@ pub fn versions(state: &StateTable, batch: &RecordBatch, into: &mut Versions) ->
 
 /// Spans as they were written.
 pub fn spans(first_seen: &FirstSeen, batch: &RecordBatch, take: &mut dyn FnMut(&[u8], Span)) -> Result<()> {
-    let keys = first_seen.keys.encode(&batch.columns()[..first_seen.keys.schema().fields().len()])?;
+    let keys = encoded(&first_seen.keys, &batch.columns()[..first_seen.keys.schema().fields().len()])?;
     let first = find(batch, FIRST)?.as_primitive::<TimestampMicrosecondType>();
     let last = find(batch, LAST)?.as_primitive::<TimestampMicrosecondType>();
     let uids = find(batch, UID)?.as_string_view();

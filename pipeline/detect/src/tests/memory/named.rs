@@ -309,7 +309,11 @@ async fn a_start_takes_what_was_kept_and_reads_what_came_since() {
         let refreshed = kept("1").refresh(&rules, (&marks, &stored_up_to(before)), &Store::of(before)).await;
         refreshed.expect("the store answers")
     };
+    std::fs::create_dir(dir.path().join("derived")).expect("a folder");
+    let (gone, note) = (dir.path().join("derived/gone.versions"), dir.path().join("derived/note"));
+    [&gone, &note].into_iter().for_each(|path| std::fs::write(path, b"x").expect("a file"));
     assert_eq!((refresh().await, refresh().await), (1, 0), "the second time nothing has come");
+    assert!(!gone.exists() && note.exists(), "what was kept of a table that is no more goes");
     let first = std::fs::read(&path).expect("it was kept");
     let again = || std::fs::write(&path, &first).expect("a file");
 
@@ -650,4 +654,28 @@ async fn state_tables_that_ship_keep_what_they_say() {
     let raw = r#"{"requestParameters":{"bucketName":"b","bucketPolicy":{"Version":"2012-10-17"}}}"#;
     let expected = serde_json::json!({"kind": "bucket", "owner": "b", "text": r#"{"Version":"2012-10-17"}"#});
     check("iam_documents", "cloudtrail", &call("s3.amazonaws.com", "PutBucketPolicy"), raw, expected).await;
+}
+
+/// A start over a store that has been looked at to its end looks for nothing in it.
+#[tokio::test]
+async fn a_start_looks_for_rows_only_if_some_are_behind() {
+    let sql = "SELECT actor_user_name FROM kubernetes WHERE verb = 'get'";
+    let rules = crate::fixtures::rules(&[("d/rule.sql", &rule_text("actor_user_name", "", sql))]).await;
+    let mut one = user(1, "u1", "ada", 0);
+    one.cells.extend([("verb".to_owned(), "get".into()), ("offset".to_owned(), 10.into())]);
+    let store = Store::of(std::slice::from_ref(&one));
+    let stored = stored_up_to(std::slice::from_ref(&one));
+    let found = async |seen: i64, stored: &Offsets| {
+        let seen = stored_up_to(std::slice::from_ref(&one)).0.into_keys().map(|partition| (partition, seen)).collect();
+        let frontier = Frontier { offsets: seen, ..Frontier::default() };
+        let mut engine = Engine::new(rules.clone(), frontier, &Watermarks::default());
+        engine.stored_up_to(stored.clone());
+        let reads = Arc::new(AtomicUsize::new(0));
+        let read = Flaky { store: &store, reads: reads.clone(), one_in: 1 };
+        let found = engine.catch_up(&read).await.expect("the store answers").findings.len();
+        (found, reads.load(Ordering::Relaxed) > 0)
+    };
+    assert_eq!(found(11, &stored).await, (0, false));
+    assert_eq!(found(10, &stored).await, (1, true));
+    assert_eq!(found(11, &Offsets::default()).await, (0, true), "who was not told what is stored looks");
 }
