@@ -1,6 +1,6 @@
 """Runs a command within a pseudo-terminal, as a person would: terminal.py COLUMNSxROWS STEPS -- COMMAND...
 
-STEPS is a JSON list; each step waits until `when` has been shown since the step before, then does one of `type` (text),
+STEPS is a JSON list; each step waits until `when`, a pattern, has been shown since the step before, then does one of `type` (text),
 `size` ([columns, rows]) or `signal` (a number). What the terminal was sent goes to stdout, byte for byte; stderr says whether the
 terminal was left `cooked` or `raw`. Exits as the command did (128 + N for signal N), 124 if that took longer than two minutes.
 """
@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import select
 import struct
 import subprocess
@@ -46,7 +47,7 @@ def main():
             child.wait()
             sys.stderr.write("too long\n")
             return 124
-        if steps and steps[0]["when"].encode() in seen:
+        if steps and re.search(steps[0]["when"].encode(), seen):
             step = steps.pop(0)
             seen.clear()
             if "type" in step:
