@@ -57,13 +57,15 @@ impl Kept {
         let started = Instant::now();
         let (marks, rows, stays) = (store.watermarks()?, Expire(expiring), |table: &str| expiring.stays(table));
         let going = Going { rows: &rows, tables: expiring.tables(), stays: &stays };
-        let mut rules = self.rules();
-        let mut folded = runtime()?.block_on(retained(store).fold(&rules, &marks, &going))?;
-        // Rules that came meanwhile have read these rows, and would not know them after a restart.
-        while self.rules().bundle != rules.bundle {
-            rules = self.rules();
-            folded = runtime()?.block_on(retained(store).fold(&rules, &marks, &going))?;
-        }
+        let (runtime, retained) = (runtime()?, retained(store));
+        let folded = loop {
+            let rules = self.rules();
+            let folded = runtime.block_on(retained.fold(&rules, &marks, &going))?;
+            // Rules that came meanwhile have read these rows, and would not know them after a restart.
+            if self.rules().bundle == rules.bundle {
+                break folded;
+            }
+        };
         self.expiry_due = Instant::now() + started.elapsed() * REMEMBERING_ONE_IN;
         for name in &folded.too_much {
             metrics::counter!("stakeout_retained_lost_total").increment(1);

@@ -9,7 +9,7 @@ use event::Source;
 use source::http::{TOKEN_BYTES_MIN, TlsFiles, Token, Tokens};
 use source::{CLUSTER_HEADER, RECORD_BYTES_MAX};
 
-use super::tree::{Map, Node, Reader, Value};
+use super::tree::{Map, Node, Reader};
 use super::{Config, Topic};
 
 #[derive(Clone, Debug)]
@@ -101,7 +101,7 @@ impl Receivers {
 pub(super) fn read(reader: &mut Reader, node: &Node, config: &Config) -> Option<Receivers> {
     let map = reader.map(node, "receivers", &KEYS);
     let tls = map.get("tls").and_then(|node| read_tls(reader, node));
-    let plaintext = flag(reader, &map, "allow_plaintext");
+    let plaintext = map.bool(reader, "allow_plaintext").unwrap_or(false);
     let listen = read_listen(reader, &map, map.get("tls").is_some() || plaintext);
     let body_bytes_max = size(reader, &map, "body_max", BODY_BYTES_MAX, RECORD_BYTES_MAX as u64);
     let in_flight_bytes_max = size(reader, &map, "in_flight_max", IN_FLIGHT_BYTES_MAX, u64::from(u32::MAX));
@@ -148,15 +148,6 @@ fn read_listen(reader: &mut Reader, map: &Map, may_leave_the_machine: bool) -> O
             None
         }
     }
-}
-
-fn flag(reader: &mut Reader, map: &Map, key: &str) -> bool {
-    let Some(node) = map.get(key) else { return false };
-    if let Value::Bool(flag) = node.value {
-        return flag;
-    }
-    reader.mistake(node.line, format!("receivers: `{key}` is neither true nor false"), "write `true` or `false`");
-    false
 }
 
 /// A size or number of 1 to `max`.

@@ -240,8 +240,8 @@ impl<'a> Map<'a> {
             _ => {
                 reader.mistake(
                     node.line,
-                    format!("{}: `{key}` is not true or false", self.what),
-                    "write true or false",
+                    format!("{}: `{key}` is neither true nor false", self.what),
+                    "write `true` or `false`",
                 );
                 None
             }

@@ -142,7 +142,7 @@ mod tests {
         let all = shown.join("\n");
         for expected in [
             "`age` is less than a day",
-            "store.retention: `remember` is not true or false",
+            "store.retention: `remember` is neither true nor false",
             "unknown key `falcon`\nhint: did you mean `falco`?",
             "`segments` is not a number from 2 to 64: `1`",
             "store: unknown key `retain`",

@@ -45,14 +45,16 @@ fn on_a_terminal_it_shows_sources_incidents_and_the_score_and_gives_the_terminal
     for part in ["kubernetes ", "cloudtrail ", "falco ", " left", "waiting", "pages acknowledged", "q ends it"] {
         assert!(last.contains(part), "expected `{part}` in\n{last}");
     }
-    // The latest incident: time, severity, rule and entity in one row, its sentence in the next.
+    // The latest incident: time, severity, rule and entity in one row, its sentence below it.
     let rows: Vec<&str> = last.lines().collect();
     let at = rows.iter().position(|row| row.starts_with("latest of ")).expect("incidents are shown") + 1;
     let words: Vec<&str> = rows[at].split_whitespace().collect();
     assert_eq!(words[0].len(), "09:00:00".len(), "{last}");
     assert!(["critical", "high", "medium", "low", "informational"].contains(&words[1]), "{last}");
     assert!(words[2].contains('-') && words[3].contains('='), "{last}");
-    assert!(rows[at + 1].trim().split(' ').count() > 2, "{last}");
+    let sentence: Vec<&str> =
+        rows[at + 1..].iter().take_while(|row| row.starts_with("  ")).flat_map(|row| row.split_whitespace()).collect();
+    assert!(sentence.len() > 2, "{last}");
     let score = rows.iter().find(|row| row.starts_with("found ")).expect("the score is shown");
     let numbers: Vec<usize> = score.split(' ').filter_map(|word| word.parse().ok()).collect();
     assert!(numbers[0] > 0 && numbers[0] <= numbers[1], "{score}");

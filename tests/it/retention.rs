@@ -157,3 +157,29 @@ fn what_rules_know_outlives_the_events() {
     place.feed("copy", &tomorrow);
     place.finds("copy", &[learned, ("new", "carol"), ("new", "dora (learning)"), ("touched", "ops")]);
 }
+
+/// A limit that is set holds: what can never be remembered goes after some tries, and says so.
+#[test]
+fn a_limit_holds_although_nothing_can_be_remembered() {
+    let place = Place::new();
+    let old = stakeout::rooms::wall_clock() - 60 * DAY;
+    place.feed("data", &[(old, "alice", "create", "ops"), (old + DAY, "bob", "delete", "other")]);
+    // A file stands where the folder should be.
+    std::fs::write(place.at("data/retained"), "in the way").unwrap();
+    let mut run = place.start();
+    let value = |metrics: &str, name: &str| sample(metrics, name).unwrap_or(0.0);
+    run.wait_for_metrics("tries", Duration::from_secs(30), |metrics| {
+        value(metrics, "stakeout_keeper_errors_total") >= 1.0
+    });
+    run.wait_for_metrics("retention", Duration::from_secs(60), |metrics| {
+        let (errors, lost) = ("stakeout_keeper_errors_total", "stakeout_retained_lost_total");
+        value(metrics, "stakeout_expired_rows_total") == 2.0
+            && value(metrics, errors) >= 9.0
+            && value(metrics, lost) >= 1.0
+    });
+    let said = run.said();
+    for expected in ["it stays for now", "events expire that are not remembered"] {
+        assert!(said.contains(expected), "{expected}\n{said}");
+    }
+    run.terminate();
+}

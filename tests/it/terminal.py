@@ -2,7 +2,7 @@
 
 STEPS is a JSON list; each step waits until `when`, a pattern, has been shown since the step before, then does one of `type` (text),
 `size` ([columns, rows]) or `signal` (a number). What the terminal was sent goes to stdout, byte for byte; stderr says whether the
-terminal was left `cooked` or `raw`. Exits as the command did (128 + N for signal N), 124 if that took longer than two minutes.
+terminal was left `cooked` or `raw`. Exits as the command did (128 + N for signal N), 124 if that took longer than five minutes.
 """
 
 import fcntl
@@ -17,7 +17,7 @@ import sys
 import termios
 import time
 
-DEADLINE_SECONDS = 120
+DEADLINE_SECONDS = 300
 
 
 def resize(terminal, columns, rows):

@@ -1,6 +1,8 @@
 //! The engine: all rules of a set and how far they have gone. A rule that fails degrades itself, visibly, and
 //! never its neighbours; what it could not evaluate is tried again and, at last, skipped with an error.
 
+mod telling;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,24 +12,20 @@ use arrow::datatypes::Int64Type;
 use arrow::record_batch::RecordBatch;
 use datafusion::execution::context::SessionContext;
 use event::{
-    Admitted, Batch, Evidence, Finding, FindingTime, Frontier, Micros, Offsets, Origin, Partition, Ranges, Source,
-    Standing, Watermarks, column,
+    Admitted, Batch, Finding, Frontier, Micros, Offsets, Origin, Partition, Ranges, Standing, Watermarks, column,
 };
 use futures::StreamExt;
-use query::{QueryError, batch_table};
+use query::QueryError;
 
 use crate::cost::RuleCost;
 use crate::error::DetectError;
-use crate::evidence::{self, Wanted};
+use crate::evidence;
 use crate::history::History;
-use crate::ident;
-use crate::memory::{Derived, Memory, Report, States};
+use crate::memory::{Derived, Memory, Report, States, of_table};
 use crate::offsets::{advance_offsets, covers, past, raise};
-use crate::rule::{Body, Rule, Windowed};
+use crate::rule::{Body, Rule};
 use crate::ruleset::RuleSet;
-use crate::runs::Run;
 use crate::singles::Singles;
-use crate::value;
 use crate::windows::{self, Choices, Live, Together, Told, Usage};
 
 /// Boundaries per rule and call: a rule that has to catch up leaves room for the others and for new rows.
@@ -35,9 +33,6 @@ const BOUNDARIES_PER_CALL: usize = 5_000;
 
 /// A boundary that failed so often is skipped: waiting on would stop the rule for good.
 const FAILURES_MAX: u32 = 3;
-
-/// Provisional findings of one call that get their events at once; the others get them when they are confirmed.
-const EARLY_EVIDENCE_MAX: usize = 20;
 
 /// Findings of one rule and call whose events are read from the store. Of the others the query is kept.
 const EVIDENCE_MAX: usize = 500;
@@ -630,135 +625,6 @@ impl Engine {
         advance_offsets(&mut output.frontier, rows);
     }
 
-    /// Findings ahead of time. Their rows are not stored yet: the events are those at hand.
-    async fn tell_early(&mut self, rule: &Rule, told: Vec<Told>, output: &mut Output) {
-        if told.is_empty() {
-            return;
-        }
-        let recent = match self.recent_rows() {
-            Ok(recent) => recent,
-            Err(error) => return self.failed(rule, &error.to_string()),
-        };
-        let runs: Vec<Run> =
-            told.into_iter().filter_map(|t| if let Told::Provisional(run) = t { Some(run) } else { None }).collect();
-        let few = runs.len().min(EARLY_EVIDENCE_MAX).min(self.evidence_max);
-        let wanted: Vec<Wanted<'_>> = runs[..few].iter().map(|run| Wanted { run, known: None }).collect();
-        let mut evidence = self.evidence(&recent, rule, Origin::Live, &wanted).await.into_iter();
-        for run in runs {
-            let finding = self.finding(rule, Origin::Live, run, None, evidence.next());
-            let finding = Finding { standing: Standing::Provisional, ..finding };
-            self.provisional.insert(finding.id.clone(), finding.clone());
-            count_findings(rule, 1);
-            output.findings.push(finding);
-        }
-    }
-
-    /// Turns what a rule told into findings.
-    async fn tell(
-        &mut self,
-        stored: &SessionContext,
-        rule: &Rule,
-        origin: Origin,
-        told: Vec<Told>,
-        output: &mut Output,
-    ) {
-        let told = last_words(told);
-        let run_of = |told: &'_ Told| match told {
-            Told::Confirmed(run) => Some((run.clone(), None)),
-            Told::Late { run, known } => Some((run.clone(), Some(*known))),
-            _ => None,
-        };
-        let runs: Vec<(Run, Option<Micros>)> = told.iter().filter_map(run_of).take(self.evidence_max).collect();
-        let wanted: Vec<Wanted<'_>> = runs.iter().map(|(run, known)| Wanted { run, known: *known }).collect();
-        let mut evidence = self.evidence(stored, rule, origin, &wanted).await.into_iter();
-        for told in told {
-            let finding = match told {
-                Told::Confirmed(run) => {
-                    let finding = self.finding(rule, origin, run, None, evidence.next());
-                    if self.provisional.remove(&finding.id).is_none() && finding.time.first() == finding.time.last() {
-                        count_findings(rule, 1);
-                    }
-                    finding
-                }
-                Told::Late { run, known } => {
-                    count_findings(rule, 1);
-                    Finding { late: true, ..self.finding(rule, origin, run, Some(known), evidence.next()) }
-                }
-                Told::Retracted { entity, first } => {
-                    let id = ident::of_run(&rule.id, &entity, origin, first);
-                    let Some(finding) = self.provisional.remove(&id) else { continue };
-                    Finding { standing: Standing::Retracted, ..finding }
-                }
-                Told::Provisional(_) => continue,
-            };
-            output.findings.push(finding);
-        }
-    }
-
-    /// Nothing where the events could not be read: a finding without them is better than none; the query is with it.
-    async fn evidence(
-        &self,
-        rows: &SessionContext,
-        rule: &Rule,
-        origin: Origin,
-        wanted: &[Wanted<'_>],
-    ) -> Vec<Evidence> {
-        evidence::of_runs(rows, rule, origin, wanted).await.unwrap_or_else(|error| {
-            metrics::counter!("stakeout_evidence_errors_total", "rule" => rule.id.clone()).increment(1);
-            tracing::error!(rule = %rule.id, error = %error.strip_backtrace(), "evidence could not be read");
-            Vec::new()
-        })
-    }
-
-    fn finding(
-        &self,
-        rule: &Rule,
-        origin: Origin,
-        run: Run,
-        known: Option<Micros>,
-        evidence: Option<Evidence>,
-    ) -> Finding {
-        let Windowed { window, evidence: source, .. } = rule.windowed();
-        let mut evidence = evidence.unwrap_or_else(|| Evidence {
-            query: evidence::run_query(rule, *window, source, &run, origin, known),
-            ..Evidence::default()
-        });
-        if !run.evidence.is_empty() {
-            evidence.count = run.evidence.len() as u64;
-        }
-        let id = match known {
-            None => ident::of_run(&rule.id, &run.entity, origin, run.first),
-            Some(_) => ident::of_late_run(&rule.id, &run.entity, origin, run.first),
-        };
-        Finding {
-            id,
-            rule: rule.id.clone(),
-            title: rule.title.clone(),
-            severity: rule.severity,
-            attack: rule.attack.clone(),
-            time: FindingTime::Run {
-                first: run.first,
-                last: run.last,
-                window_us: window.window_us,
-                every_us: window.every_us,
-            },
-            origin,
-            tables: rule.tables.clone(),
-            summary: value::fill(&rule.summary, &run.values),
-            triage: rule.triage.clone(),
-            entity: run.entity,
-            values: run.values,
-            evidence,
-            suppress_us: rule.suppress_us,
-            rule_version: rule.version.clone(),
-            bundle: self.rules.bundle.clone(),
-            standing: Standing::Confirmed,
-            late: false,
-            learning: false,
-            historical: false,
-        }
-    }
-
     fn judge(&mut self, rule: &Rule, state: &mut Live, outcome: Result<(), QueryError>) {
         let Err(error) = outcome else { return self.recovered(rule) };
         self.failed(rule, &error.to_string());
@@ -768,19 +634,6 @@ impl Engine {
             metrics::counter!("stakeout_rule_boundaries_skipped_total", "rule" => rule.id.clone()).increment(1);
             state.skip();
         }
-    }
-
-    /// Tables over what was admitted and may not be stored yet.
-    fn recent_rows(&self) -> Result<SessionContext, QueryError> {
-        let ctx = query::fork(&self.rules.base);
-        let schemas = &self.rules.schemas;
-        let rows = |name: &str| {
-            let batches = self.recent.iter().flat_map(|r| &r.batches).filter(|b| &*b.table == name);
-            let schema = schemas.iter().find(|s| s.name == name).expect("asked for the schemas given").arrow();
-            batch_table(schema, batches.map(|b| b.rows.clone()).collect())
-        };
-        query::register_tables(&ctx, schemas, &rows)?;
-        Ok(ctx)
     }
 
     fn failed(&mut self, rule: &Rule, reason: &str) {
@@ -812,23 +665,6 @@ async fn look_at_all(state: &mut Live, told: &mut Vec<Told>) -> Result<(), Query
     state.look_ahead(told).await
 }
 
-/// A run that began and ended within one call is told once, as it ended.
-fn last_words(told: Vec<Told>) -> Vec<Told> {
-    let mut seen = BTreeSet::new();
-    let mut last: Vec<Told> = Vec::with_capacity(told.len());
-    for told in told.into_iter().rev() {
-        let again = match &told {
-            Told::Confirmed(run) => !seen.insert((run.entity.clone(), run.first)),
-            _ => false,
-        };
-        if !again {
-            last.push(told);
-        }
-    }
-    last.reverse();
-    last
-}
-
 fn show(rule: &Rule, usage: &Usage) {
     let label = || rule.id.clone();
     metrics::gauge!("stakeout_rule_state_bytes", "rule" => label()).set(usage.state_bytes as f64);
@@ -838,13 +674,9 @@ fn show(rule: &Rule, usage: &Usage) {
     metrics::counter!("stakeout_rule_nanoseconds_total", "rule" => label()).absolute(usage.busy.as_nanos() as u64);
 }
 
-/// How far all the sources of a rule have come. Rows of `unparsed` come from any source.
+/// How far all the sources of a rule have come.
 pub(crate) fn watermark(rule: &Rule, marks: &Watermarks) -> Micros {
-    let of_table = |table: &String| match table.parse::<Source>() {
-        Ok(source) => marks.get(source),
-        Err(_) => marks.0.values().copied().min().unwrap_or(Micros::MIN),
-    };
-    rule.tables.iter().map(of_table).min().unwrap_or(Micros::MIN)
+    rule.tables.iter().map(|table| of_table(table, marks)).min().unwrap_or(Micros::MIN)
 }
 
 fn count_nulls(rule: &Rule, rows: u64) {

@@ -77,4 +77,6 @@ pub enum Fault {
     KeptTooFar,
     /// Rows expire without having been remembered.
     RetainedNot,
+    /// How a key ended is forgotten while what it ended is not.
+    EndForgotten,
 }

@@ -3,7 +3,7 @@
 //! [`Store::append`] makes admitted rows searchable, [`Store::seal`] makes them durable: immutable segments (Parquet and
 //! a tantivy index over the same rows in the same order) and one manifest transaction that names them together with the
 //! offsets and watermarks they cover. [`Store::table`] gives the rows to SQL, [`Store::search`] to the search language of
-//! [`search`], and [`event::Seen`] tells admission which rows are held already. [`Store::compact`], [`Store::expire`] and
+//! [`search`], and [`event::Seen`] tells admission which rows are held already. [`Store::compact`], [`Store::remove`] and
 //! [`Store::sweep`] keep it in shape while it runs; [`verify`], [`backup`] and [`restore`] look after it from outside.
 //!
 //! Promises: a row is in no commit or in exactly one; readers see every admitted row exactly once, sealed or not; a

@@ -175,11 +175,6 @@ impl Store {
         Ok(expired)
     }
 
-    /// Both at once, for who remembers nothing of what goes.
-    pub fn expire(&self, retention: &Retention, now: Micros) -> Result<Expired, StoreError> {
-        self.remove(self.expiring(retention, now)?)
-    }
-
     /// Removes the folders of replaced and expired segments that nobody reads. Returns how many are left for later.
     pub fn sweep(&self) -> Result<usize, StoreError> {
         let mut upkeep = self.upkeep()?;

@@ -3,8 +3,8 @@
 //! stand between then and now. It may be removed at any time.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use datafusion::execution::context::SessionContext;
 use event::{Micros, Offsets, Origin, Partition, RowHash, Watermarks};
 use serde::{Deserialize, Serialize};
 
+use super::disk;
 use super::mark::Mark;
 use super::sieve::Failed;
 use super::state::StateTable;
@@ -74,7 +75,8 @@ impl Came {
     async fn since(from: &Offsets, kept: Versions, state: &StateTable, stored: &SessionContext) -> Result<Came> {
         let started = Instant::now();
         // What is stamped up to the floor it has seen; how a key ended that is gone since, it no longer knows.
-        let (more, failed) = load_versions(state, stored, Origin::Live, &since(from), kept.floor()).await?;
+        let known = if fault::is(Fault::EndForgotten) { Micros::MIN } else { kept.floor() };
+        let (more, failed) = load_versions(state, stored, Origin::Live, &since(from), known).await?;
         let (mut versions, reading) = (kept, started.elapsed());
         let broken_off = more.bytes() > STATE_BYTES_MAX;
         versions.absorb(more);
@@ -91,10 +93,7 @@ impl Derived {
 
     /// For who must not know what is no longer stored.
     pub fn clear(&self) -> io::Result<()> {
-        match fs::remove_dir_all(&self.dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        disk::clear(&self.dir)
     }
 
     /// All state tables that rules join, as of what is stored now. Returns how many were behind.
@@ -157,7 +156,7 @@ impl Derived {
     }
 
     fn path(&self, state: &StateTable) -> PathBuf {
-        self.dir.join(format!("{}.{EXTENSION}", state.name))
+        self.dir.join(name_of(state))
     }
 
     fn read(&self, state: &StateTable, context: &str, committed: &Offsets) -> Option<(Versions, Offsets)> {
@@ -208,24 +207,16 @@ impl Derived {
             floor: versions.floor(),
             content: blake3::hash(&body).to_hex().to_string(),
         };
-        let path = self.path(state);
+        let head = serde_json::to_vec(&head).expect("plain values always serialize");
         let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = self.replace(&path, &head, &body) {
-            tracing::warn!(path = %path.display(), "a state table could not be kept, a start will take longer: {error}");
+        if let Err(error) = disk::replace(&self.dir, &name_of(state), &[&head, b"\n", &body]) {
+            tracing::warn!(state = %state.name, "a state table could not be kept, a start will take longer: {error}");
         }
     }
+}
 
-    /// The file is whole or the one before.
-    fn replace(&self, path: &Path, head: &Head, body: &[u8]) -> io::Result<()> {
-        fs::create_dir_all(&self.dir)?;
-        let new = path.with_extension("new");
-        let mut file = File::create(&new)?;
-        serde_json::to_writer(&mut file, head)?;
-        file.write_all(b"\n")?;
-        file.write_all(body)?;
-        file.sync_all()?;
-        fs::rename(&new, path)
-    }
+fn name_of(state: &StateTable) -> String {
+    format!("{}.{EXTENSION}", state.name)
 }
 
 fn useless<T>(path: &Path, why: &str) -> Option<T> {

@@ -26,6 +26,7 @@ use super::sieve::{Failed, Sieve, Sieved, both};
 use super::state::StateTable;
 use super::versions::Versions;
 use crate::codec::{Codec, Encoded};
+use crate::ident::Identity;
 use crate::plan::has_subquery;
 use crate::program::NotCompiled;
 
@@ -53,8 +54,8 @@ pub struct Remembering {
 pub struct FirstSeen {
     pub interval_us: i64,
     pub keys: Codec,
-    /// What its keys are computed from, as the rule has it.
-    pub written: Vec<String>,
+    /// BLAKE3 of what it looks for and how far back, hex; not of what the rule does with it.
+    pub meaning: String,
 }
 
 #[derive(Debug)]
@@ -324,11 +325,11 @@ async fn build(
 
     let whole = sieve.schema.fields();
     let events_schema: SchemaRef = Arc::new(Schema::new(whole[..fields.len()].to_vec()));
-    let first_seen = match shape.keys.clone() {
+    let first_seen = match &shape.keys {
         None => None,
         Some(written) => Some(FirstSeen {
             interval_us: interval(plan)?,
-            written,
+            meaning: meaning(shape, written, interval(plan)?),
             keys: codec(Arc::new(Schema::new(whole[fields.len()..].to_vec())))?,
         }),
     };
@@ -351,6 +352,13 @@ async fn build(
         joins,
         learning_us: 0,
     })
+}
+
+fn meaning(shape: &Shape, keys: &[String], interval_us: i64) -> String {
+    let interval = interval_us.to_string();
+    let parts = [shape.from.as_str(), shape.filter.as_deref().unwrap_or_default(), &interval];
+    let parts = parts.into_iter().chain(keys.iter().map(String::as_str));
+    parts.fold(Identity::new(), |id, part| id.part(part.as_bytes())).version()
 }
 
 fn codec(schema: SchemaRef) -> Result<Codec, NotCompiled> {

@@ -35,6 +35,7 @@
 
 mod begin;
 mod derived;
+mod disk;
 mod finding;
 mod judge;
 mod mark;
@@ -455,7 +456,7 @@ async fn judge_import(
 ) -> Result<()> {
     let body = &watch.body;
     let from = range.map_or(Micros::MIN, |(from, _)| from);
-    let seen = load_seen(&watch.rule, body, stored, Origin::Import, from, "true").await?;
+    let seen = load_seen(&watch.rule.id, body, stored, Origin::Import, from, "true").await?;
     let mut states = BTreeMap::new();
     for state in body.states() {
         states.insert(state.name.clone(), recall_versions(state, stored, Origin::Import, "true").await?);
@@ -635,8 +636,8 @@ fn at_or_after(column: &str, time: Micros) -> String {
     }
 }
 
-/// How far the source of one table has come.
-fn of_table(table: &str, marks: &Watermarks) -> Micros {
+/// How far the source of one table has come. Rows of `unparsed` come from any source.
+pub(crate) fn of_table(table: &str, marks: &Watermarks) -> Micros {
     match table.parse::<event::Source>() {
         Ok(source) => marks.get(source),
         Err(_) => marks.0.values().copied().min().unwrap_or(Micros::MIN),

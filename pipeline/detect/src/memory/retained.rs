@@ -11,7 +11,7 @@ mod file;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -21,6 +21,7 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::context::SessionContext;
 use event::{Micros, Origin, Watermarks};
 
+use super::disk;
 use super::judge::{FirstSeen, Remembering, hash};
 use super::seen::{Key, Span, join};
 use super::sieve::{Sieve, Sieved};
@@ -30,7 +31,6 @@ use super::{BEHIND_US, RULE_BYTES_MAX, STATE_BYTES_MAX, load_versions, lowest_ti
 use crate::error::DetectError;
 use crate::fault::{self, Fault};
 use crate::history::History;
-use crate::ident::Identity;
 use crate::rule::{Body, Rule};
 use crate::ruleset::RuleSet;
 use file::Head;
@@ -76,12 +76,6 @@ enum Taken {
     TooMuch,
 }
 
-/// A file's name and what it means.
-struct Place {
-    name: String,
-    of: String,
-}
-
 impl Retained {
     /// In a folder of its own.
     pub fn new(dir: PathBuf) -> Retained {
@@ -104,10 +98,7 @@ impl Retained {
 
     /// Forgets everything.
     pub fn clear(&self) -> io::Result<()> {
-        match fs::remove_dir_all(&self.dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        disk::clear(&self.dir)
     }
 
     /// Takes in what rows that go say to the rules in force.
@@ -123,13 +114,17 @@ impl Retained {
             let outcome = self.fold_state(state, marks, stays, &gone).await;
             folded.add(&state.name, outcome);
         }
-        for rule in &rules.rules {
-            let Body::Remembering(body) = &rule.body else { continue };
-            let Some(first_seen) = &body.first_seen else { continue };
-            if reads(&body.sieve) {
-                let outcome = self.fold_seen(rule, body, first_seen, marks, &gone).await;
-                folded.add(&rule.id, outcome);
+        let readers: Vec<_> = first_seens(rules).filter(|(_, body, _)| reads(&body.sieve)).collect();
+        let mut begins = BTreeMap::new();
+        for table in going.tables.iter().filter(|_| !readers.is_empty()) {
+            match lowest_time(table, &gone).await {
+                Ok(time) => begins.extend(time.map(|time| (table.clone(), time))),
+                Err(error) => folded.add(table, Err(error)),
             }
+        }
+        for reader in readers {
+            let outcome = self.fold_seen(reader, marks, &begins, &gone).await;
+            folded.add(&reader.0.id, outcome);
         }
         self.forget_unused(rules);
         Ok(folded)
@@ -154,24 +149,24 @@ impl Retained {
         versions.absorb(more);
         // As far back as the slowest rule may ask; and no end is forgotten while what it ended may still be stored.
         let asked = of_table(&state.table, marks).saturating_sub(BEHIND_US);
+        let stays = if fault::is(Fault::EndForgotten) { Micros::MAX } else { stays };
         versions.advance(asked.min(stays.saturating_add(ENDED_US)));
         if versions.bytes() > STATE_BYTES_MAX {
             return Ok(Taken::TooMuch);
         }
         let rows: Vec<(&[u8], &Version)> =
             versions.keys().flat_map(|(key, versions)| versions.iter().map(move |v| (key, v))).collect();
-        let Place { name, of } = of_state(state);
-        let head = Head::new(of, versions.floor(), BTreeMap::new());
-        self.replace(&name, &file::of_versions(&head, state, &rows)?)?;
+        let head = Head::new(&state.meaning, versions.floor(), BTreeMap::new());
+        disk::replace(&self.dir, &of_state(state), &[&file::of_versions(&head, state, &rows)?])?;
         Ok(Taken::Rows(rows.len() as u64))
     }
 
+    /// `gone_since` is the lowest time of what goes, by table.
     async fn fold_seen(
         &self,
-        rule: &Rule,
-        body: &Remembering,
-        first_seen: &FirstSeen,
+        (rule, body, first_seen): (&Rule, &Remembering, &FirstSeen),
         marks: &Watermarks,
+        gone_since: &BTreeMap<String, Micros>,
         gone: &SessionContext,
     ) -> Result<Taken> {
         let interval = first_seen.interval_us;
@@ -192,12 +187,10 @@ impl Retained {
             return Err(error);
         }
         let no_rows = keys.spans.is_empty();
-        let before = self.spans(rule, first_seen, &mut |key, span| keys.add(key, span))?;
+        let before = self.spans(&rule.id, first_seen, &mut |key, span| keys.add(key, span))?;
         let mut begins = before.clone();
-        for table in &body.sieve.tables {
-            if let Some(time) = lowest_time(table, gone).await? {
-                begins.entry(table.to_string()).and_modify(|begin| *begin = time.min(*begin)).or_insert(time);
-            }
+        for (table, time) in gone_since.iter().filter(|(table, _)| body.sieve.tables.iter().any(|t| **t == ***table)) {
+            begins.entry(table.clone()).and_modify(|begin| *begin = *time.min(begin)).or_insert(*time);
         }
         if no_rows && begins == before {
             return Ok(Taken::Nothing);
@@ -211,34 +204,29 @@ impl Retained {
         keys.spans.values_mut().for_each(|spans| spans.retain(|span| span.last >= floor));
         let rows: Vec<(&[u8], &Span)> =
             keys.spans.iter().flat_map(|(key, spans)| spans.iter().map(move |span| (&**key, span))).collect();
-        let Place { name, of } = of_first_seen(rule, body, first_seen);
-        let head = Head::new(of, Micros::MIN, begins);
-        self.replace(&name, &file::of_spans(&head, first_seen, &rows)?)?;
+        let head = Head::new(&first_seen.meaning, Micros::MIN, begins);
+        disk::replace(&self.dir, &of_first_seen(&rule.id, first_seen), &[&file::of_spans(&head, first_seen, &rows)?])?;
         Ok(Taken::Rows(rows.len() as u64))
     }
 
     /// What remains of a state table; `None` if nothing of it has expired.
     pub(super) fn versions(&self, state: &StateTable) -> Result<Option<Versions>> {
-        let Some((head, batches)) = self.read(&of_state(state))? else { return Ok(None) };
-        let mut versions = Versions::restored(Vec::new(), head.floor);
-        match batches.iter().try_for_each(|batch| file::versions(state, batch, &mut versions)) {
-            Ok(()) => Ok(Some(versions)),
-            Err(error) => {
-                self.set_aside(&self.dir.join(of_state(state).name), &error.strip_backtrace())?;
-                Ok(None)
-            }
-        }
+        self.read(&of_state(state), &state.meaning, |head, batches| {
+            let mut versions = Versions::restored(Vec::new(), head.floor);
+            batches.iter().try_for_each(|batch| file::versions(state, batch, &mut versions))?;
+            Ok(versions)
+        })
     }
 
     /// Something of a state table has expired.
     pub(super) fn has(&self, state: &StateTable) -> bool {
-        self.dir.join(of_state(state).name).exists()
+        self.dir.join(of_state(state)).exists()
     }
 
     /// The spans in which the keys of a rule were there. Returns by table since when it has looked at rows that are gone.
     pub(super) fn seen(
         &self,
-        rule: &Rule,
+        rule: &str,
         first_seen: &FirstSeen,
         take: &mut dyn FnMut(Key, Span),
     ) -> Result<BTreeMap<String, Micros>> {
@@ -247,31 +235,21 @@ impl Retained {
 
     fn spans(
         &self,
-        rule: &Rule,
+        rule: &str,
         first_seen: &FirstSeen,
         take: &mut dyn FnMut(&[u8], Span),
     ) -> Result<BTreeMap<String, Micros>> {
-        let Body::Remembering(body) = &rule.body else { return Ok(BTreeMap::new()) };
-        let Some((head, batches)) = self.read(&of_first_seen(rule, body, first_seen))? else {
-            return Ok(BTreeMap::new());
-        };
-        match batches.iter().try_for_each(|batch| file::spans(first_seen, batch, take)) {
-            Ok(()) => Ok(head.begins),
-            Err(error) => {
-                self.set_aside(&self.dir.join(of_first_seen(rule, body, first_seen).name), &error.strip_backtrace())?;
-                Ok(BTreeMap::new())
-            }
-        }
+        let begins = self.read(&of_first_seen(rule, first_seen), &first_seen.meaning, |head, batches| {
+            batches.iter().try_for_each(|batch| file::spans(first_seen, batch, take))?;
+            Ok(head.begins)
+        });
+        Ok(begins?.unwrap_or_default())
     }
 
     /// Removes what no rule in force has used for long.
     fn forget_unused(&self, rules: &RuleSet) {
-        let states = rules.states.iter().map(|state| of_state(state).name);
-        let seen = rules.rules.iter().filter_map(|rule| match &rule.body {
-            Body::Remembering(body) => body.first_seen.as_ref().map(|f| of_first_seen(rule, body, f).name),
-            _ => None,
-        });
-        let used: BTreeSet<String> = states.chain(seen).collect();
+        let seen = first_seens(rules).map(|(rule, _, first_seen)| of_first_seen(&rule.id, first_seen));
+        let used: BTreeSet<String> = rules.states.iter().map(|state| of_state(state)).chain(seen).collect();
         let days = |days: u64| Duration::from_secs(days * 86_400);
         for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
             let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|m| m.elapsed().ok());
@@ -288,23 +266,30 @@ impl Retained {
         }
     }
 
-    fn read(&self, place: &Place) -> Result<Option<(Head, Vec<RecordBatch>)>> {
-        let path = self.dir.join(&place.name);
+    /// What `take` makes of a file, if there is one of this name and meaning.
+    fn read<T>(
+        &self,
+        name: &str,
+        meaning: &str,
+        take: impl FnOnce(Head, Vec<RecordBatch>) -> Result<T>,
+    ) -> Result<Option<T>> {
+        let path = self.dir.join(name);
         let file = match File::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        match file::read(file, &place.of) {
-            Ok(file::Read::Whole(head, batches)) => Ok(Some((head, batches))),
+        let taken = match file::read(file, meaning) {
+            Ok(file::Read::Whole(head, batches)) => take(head, batches).map_err(|error| error.strip_backtrace()),
             Ok(file::Read::Newer) => {
                 let what = format!("{} was written by a later version of stakeout", path.display());
-                Err(DataFusionError::Execution(what))
+                return Err(DataFusionError::Execution(what));
             }
-            Err(why) => {
-                self.set_aside(&path, &why)?;
-                Ok(None)
-            }
+            Err(why) => Err(why),
+        };
+        match taken {
+            Ok(taken) => Ok(Some(taken)),
+            Err(why) => self.set_aside(&path, &why).map(|()| None),
         }
     }
 
@@ -324,17 +309,6 @@ impl Retained {
             "what is remembered of expired rows is damaged and set aside; stop, put the file of a backup in its place, remove `derived`, start: {why}"
         );
         Ok(())
-    }
-
-    /// The file is whole or the one before, also after a crash.
-    fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        fs::create_dir_all(&self.dir)?;
-        let (path, new) = (self.dir.join(name), self.dir.join(format!("{name}.new")));
-        let mut file = File::create(&new)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&new, &path)?;
-        File::open(&self.dir)?.sync_all()
     }
 }
 
@@ -384,20 +358,18 @@ impl Folded {
     }
 }
 
-/// The SELECT decides, not the comments around it.
-fn of_state(state: &StateTable) -> Place {
-    let parts = state.sieve.parts().into_iter().map(str::to_owned).chain(state.key.clone());
-    placed("state", &state.name, parts)
+/// The name of a file says of what it is, and what that means: of another meaning it is another file.
+fn of_state(state: &StateTable) -> String {
+    format!("state-{}-{}.parquet", state.name, &state.meaning[..12])
 }
 
-/// What it looks for and how far back; not what the rule does with it.
-fn of_first_seen(rule: &Rule, body: &Remembering, first_seen: &FirstSeen) -> Place {
-    let [_, from, filter] = body.sieve.parts();
-    let parts = [from.to_owned(), filter.to_owned(), first_seen.interval_us.to_string()];
-    placed("seen", &rule.id, parts.into_iter().chain(first_seen.written.clone()))
+fn of_first_seen(rule: &str, first_seen: &FirstSeen) -> String {
+    format!("seen-{rule}-{}.parquet", &first_seen.meaning[..12])
 }
 
-fn placed(kind: &str, name: &str, parts: impl Iterator<Item = String>) -> Place {
-    let of = parts.fold(Identity::new().part(kind.as_bytes()), |id, part| id.part(part.as_bytes())).version();
-    Place { name: format!("{kind}-{name}-{}.parquet", &of[..12]), of }
+fn first_seens(rules: &RuleSet) -> impl Iterator<Item = (&Rule, &Remembering, &FirstSeen)> {
+    rules.rules.iter().filter_map(|rule| match &rule.body {
+        Body::Remembering(body) => Some((&**rule, &**body, body.first_seen.as_ref()?)),
+        _ => None,
+    })
 }

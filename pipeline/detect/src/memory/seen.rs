@@ -128,16 +128,7 @@ impl Seen {
         if span.last < self.floor {
             return;
         }
-        let spans = match self.spans.entry(key) {
-            Entry::Occupied(spans) => spans.into_mut(),
-            Entry::Vacant(none) => {
-                self.bytes += KEY_BYTES;
-                none.insert(Vec::with_capacity(1))
-            }
-        };
-        let before = spans_bytes(spans);
-        join(spans, self.interval, span);
-        self.bytes = self.bytes + spans_bytes(spans) - before;
+        self.change(key, |spans, interval| join(spans, interval, span));
     }
 
     fn keep_fresh(&mut self, key: Key, mark: &Mark) {
@@ -159,6 +150,10 @@ impl Seen {
     }
 
     fn settle(&mut self, key: Key, time: Micros, uid: &str) {
+        self.change(key, |spans, interval| widen(spans, interval, time, uid));
+    }
+
+    fn change(&mut self, key: Key, by: impl FnOnce(&mut Vec<Span>, i64)) {
         let spans = match self.spans.entry(key) {
             Entry::Occupied(spans) => spans.into_mut(),
             Entry::Vacant(none) => {
@@ -167,7 +162,7 @@ impl Seen {
             }
         };
         let before = spans_bytes(spans);
-        widen(spans, self.interval, time, uid);
+        by(spans, self.interval);
         self.bytes = self.bytes + spans_bytes(spans) - before;
     }
 

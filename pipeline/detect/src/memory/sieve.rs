@@ -177,11 +177,6 @@ impl Sieve {
         Ok(())
     }
 
-    /// What it selects, from what and under which condition, as written.
-    pub fn parts(&self) -> [&str; 3] {
-        [&self.items, &self.from, self.filter.as_deref().unwrap_or_default()]
-    }
-
     /// The SELECT over stored rows, with the marks beside its columns.
     pub fn marked(&self, origin: Origin, condition: &str) -> String {
         let filter = self.filter.as_ref().map_or(String::new(), |f| format!("({f}) AND "));

@@ -58,6 +58,8 @@ pub struct StateTable {
     pub key: Vec<String>,
     /// BLAKE3 of the file, hex.
     pub version: String,
+    /// BLAKE3 of its SELECT and key, hex: what is written around them does not matter.
+    pub(crate) meaning: String,
     /// The stored table that its rows come from.
     pub table: String,
     /// As rules see it.
@@ -126,6 +128,10 @@ impl StateTable {
         let select = select_of(text).expect("it was taken apart just now");
         let parts = [items, select.from[0].relation.to_string()];
         let filter = select.selection.map(|f| f.to_string());
+        let key = written.key.value.iter().map(|key| &key.value);
+        let condition = filter.clone().unwrap_or_default();
+        let meant = parts.iter().chain([&condition]).chain(key);
+        let meant = meant.fold(Identity::new(), |id, part| id.part(part.as_bytes()));
         let sieve = match Sieve::compile(base, schemas, parts, filter, std::slice::from_ref(&table)).await {
             Ok(sieve) => sieve,
             Err(error) => {
@@ -133,7 +139,7 @@ impl StateTable {
                 return None;
             }
         };
-        match StateTable::of(path, text, written, table, sieve) {
+        match StateTable::of(path, text, written, table, sieve, meant.version()) {
             Ok(state) => Some(state),
             Err(error) => {
                 problems.push(from_query(path, QueryError::run(error)));
@@ -142,7 +148,14 @@ impl StateTable {
         }
     }
 
-    fn of(path: &Path, text: &str, written: Written, table: String, sieve: Sieve) -> Result<StateTable> {
+    fn of(
+        path: &Path,
+        text: &str,
+        written: Written,
+        table: String,
+        sieve: Sieve,
+        meaning: String,
+    ) -> Result<StateTable> {
         let fields = sieve.schema.fields();
         let at = |name: &str| fields.iter().position(|f| f.name() == name);
         let key: Vec<String> = written.key.value.into_iter().map(|k| k.value).collect();
@@ -164,6 +177,7 @@ impl StateTable {
             doc: written.doc,
             key,
             version: Identity::new().part(text.as_bytes()).version(),
+            meaning,
             table,
             schema: schema_of(&keys, &values),
             keys: Codec::new(keys)?,

@@ -311,7 +311,7 @@ impl Watch {
         if let (Some(seen), Some(first_seen)) = (&mut self.seen, &body.first_seen)
             && let Some(retained) = Retained::of(stored)
         {
-            self.began = retained.seen(&self.rule, first_seen, &mut |key, span| seen.add_span(key, span))?;
+            self.began = retained.seen(&self.rule.id, first_seen, &mut |key, span| seen.add_span(key, span))?;
         }
         self.loaded = true;
         if self.stop_if_over_budget() {
@@ -473,7 +473,7 @@ impl Watch {
         let first = waiting.iter().map(|w| w.mark.time).min().unwrap_or(Micros::MIN);
         let last = waiting.iter().map(|w| w.mark.time).max().unwrap_or(Micros::MAX);
         let until = format!("NOT ({})", at_or_after("time", last.saturating_add(1)));
-        let seen = load_seen(&self.rule, &self.body, stored, Origin::Live, first, &until).await?;
+        let seen = load_seen(&self.rule.id, &self.body, stored, Origin::Live, first, &until).await?;
         let mut states = BTreeMap::new();
         for state in self.body.states() {
             states.insert(state.name.clone(), recall_versions(state, stored, Origin::Live, &until).await?);
@@ -490,7 +490,7 @@ fn begun(expired: &BTreeMap<String, Micros>, shared: &Shared<'_>, table: &str, m
 
 /// What `first_seen` needs to judge rows from `first` on: stored rows that meet `until`, and what remains of expired ones.
 pub async fn load_seen(
-    rule: &Rule,
+    rule: &str,
     body: &Remembering,
     stored: &SessionContext,
     origin: Origin,

@@ -130,7 +130,8 @@ impl World {
     fn expire(&mut self) -> bool {
         let bytes = self.store().stats().unwrap().disk_bytes / 2;
         let retention = Retention { all: Limits { age: None, bytes: Some(bytes) }, ..Retention::default() };
-        let Ok(expired) = self.store().expire(&retention, NOW) else { return false };
+        let expiring = self.store().expiring(&retention, NOW);
+        let Ok(expired) = expiring.and_then(|expiring| self.store().remove(expiring)) else { return false };
         let left: BTreeSet<String> = found(self.store(), "*").into_iter().collect();
         let before = self.committed.len();
         self.committed.retain(|row| left.contains(row));

@@ -10,7 +10,7 @@ use event::{RowKey, Seen};
 
 use super::store::sql;
 use super::{found, hash, open, row, tables, unit};
-use crate::{Compaction, Holds, Limits, Retention, Store, StoreError};
+use crate::{Compaction, Expired, Holds, Limits, Retention, Store, StoreError};
 
 fn policy(inputs_min: usize) -> Compaction {
     Compaction { inputs_min, ..Compaction::default() }
@@ -173,6 +173,10 @@ fn bytes(bytes: u64) -> Retention {
     Retention { all: Limits { age: None, bytes: Some(bytes) }, ..Retention::default() }
 }
 
+fn expire(store: &Store, retention: &Retention, now: i64) -> Result<Expired, StoreError> {
+    store.remove(store.expiring(retention, now)?)
+}
+
 /// Ingest times are one second.
 const LATER: i64 = 100_000_000_000;
 
@@ -182,10 +186,10 @@ fn retention_removes_whole_segments_and_nothing_else() {
     let store = open(dir.path());
     sealed(&store, 4);
     let before = (store.offsets().unwrap(), store.watermarks().unwrap(), store.sequence().unwrap());
-    assert_eq!(store.expire(&Retention::default(), LATER).unwrap().segments, 0, "nothing is removed unasked");
+    assert_eq!(expire(&store, &Retention::default(), LATER).unwrap().segments, 0, "nothing is removed unasked");
     // Segments of a few rows differ by some bytes.
     let half = store.stats().unwrap().disk_bytes / 100 * 55;
-    let expired = store.expire(&bytes(half), LATER).unwrap();
+    let expired = expire(&store, &bytes(half), LATER).unwrap();
     assert_eq!((expired.segments, expired.rows), (4, 12));
     assert_eq!(found(&store, "*").len(), 12);
     assert!(found(&store, "*").iter().all(|uid| uid.parse::<u32>().unwrap() >= 12), "the oldest went");
@@ -195,10 +199,35 @@ fn retention_removes_whole_segments_and_nothing_else() {
         tables: BTreeMap::from([("cloudtrail".into(), Limits { age: Some(Duration::from_secs(3600)), bytes: None })]),
         ..Retention::default()
     };
-    assert_eq!(store.expire(&age, LATER).unwrap().segments, 2);
+    assert_eq!(expire(&store, &age, LATER).unwrap().segments, 2);
     assert_eq!((found(&store, "*").len(), sql(&store, "SELECT count(*) FROM kubernetes")), (6, 6));
     drop(store);
     assert_eq!(found(&open(dir.path()), "*").len(), 6);
+}
+
+#[test]
+fn what_goes_is_shown_before_it_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    sealed(&store, 4);
+    let all = store.expiring(&bytes(0), LATER).unwrap();
+    assert_eq!(all.tables().len(), 2);
+    assert_eq!(all.tables().iter().map(|table| all.stays(table)).min(), Some(i64::MAX), "nothing of them stays");
+    // In commit order: those of the first two seals.
+    let first = all.at_most(4);
+    assert!(!first.is_empty() && store.expiring(&Retention::default(), LATER).unwrap().is_empty());
+    let rows = |table: &str| {
+        let session = SessionContext::new();
+        session.register_table("gone", first.table(table).unwrap()).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async { session.table("gone").await.unwrap().count().await.unwrap() })
+    };
+    let tables = first.tables();
+    assert_eq!(tables.iter().map(|table| rows(table)).sum::<usize>(), 12);
+    assert!(tables.iter().all(|table| first.stays(table) < i64::MAX));
+    let expired = store.remove(first).unwrap();
+    assert_eq!((expired.segments, expired.rows, found(&store, "*").len()), (4, 12, 12));
+    assert!(found(&store, "*").iter().all(|uid| uid.parse::<u32>().unwrap() >= 12), "the oldest went");
 }
 
 #[test]
@@ -212,13 +241,13 @@ fn a_hold_blocks_removal_until_it_is_released() {
     for (first, last, reason, author) in [(1, 0, "x", "y"), (0, 1, " ", "y"), (0, 1, "x", "")] {
         assert!(holds.add(first, last, reason, author, 5).unwrap_err().to_string().contains("hint:"));
     }
-    let expired = store.expire(&bytes(0), LATER).unwrap();
+    let expired = expire(&store, &bytes(0), LATER).unwrap();
     assert_eq!((expired.segments, expired.held), (1, 3));
     assert_eq!(found(&store, "*").len(), 9);
     holds.release(id, "judge", 6).unwrap();
     assert!(holds.release(id, "judge", 7).unwrap_err().to_string().contains("no hold 1 is in force"));
     assert_eq!(holds.list().unwrap()[0].released, Some((6, "judge".into())));
-    assert_eq!(store.expire(&bytes(0), LATER).unwrap().segments, 3);
+    assert_eq!(expire(&store, &bytes(0), LATER).unwrap().segments, 3);
     assert!(found(&store, "*").is_empty());
 }
 

@@ -12,7 +12,7 @@ use crate::kubernetes::micro_time;
 use crate::random::{chance, mix, put};
 use crate::world::{Pod, Population, Sizes, host};
 use process::Process;
-pub use rules::{RULES, Rule, shares};
+pub use rules::{RULES, Rule};
 
 /// One alert about a process in a pod.
 pub struct Alert<'a> {

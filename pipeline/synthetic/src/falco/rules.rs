@@ -57,12 +57,6 @@ fn weight(rank: usize) -> f64 {
     factor * pow(rank as f64 + 1.0, -ZIPF)
 }
 
-/// Percent by rule.
-pub fn shares() -> Vec<(&'static str, f64)> {
-    let sum: f64 = (0..RULES.len()).map(weight).sum();
-    RULES.iter().enumerate().map(|(rank, rule)| (rule.name, 100.0 * weight(rank) / sum)).collect()
-}
-
 /// By Zipf's law: the first rule makes nearly half of all alerts.
 pub fn draw(rng: &mut SmallRng) -> &'static Rule {
     static BELOW: OnceLock<Vec<f64>> = OnceLock::new();

@@ -9,6 +9,9 @@ use crate::sample::Class;
 /// A loop of a few real megabytes gives 5.8.
 pub const LONG_OVER_SHORT_MAX: f64 = 1.25;
 
+/// Exponent of the shares of Falco's rules by rank in production, assumed.
+const FALCO_ZIPF: f64 = 1.6;
+
 /// Within which `zstd -3 --long=27` makes the class smaller.
 pub fn ratio_bounds(class: Class) -> Option<(f64, f64)> {
     match class {
@@ -41,7 +44,15 @@ pub fn shares(class: Class, options: &Options) -> Vec<(String, f64)> {
             cloudtrail::DATA_SHARES.iter().map(|row| (format!("{}:{}", row.0, row.1), row.2)).collect()
         }
         Class::CloudTrail => cloudtrail::calls().measured(),
-        Class::Falco => falco::shares().into_iter().map(|(rule, share)| (rule.to_owned(), share)).collect(),
+        Class::Falco => {
+            let weight = |rank: usize| (rank as f64 + 1.0).powf(-FALCO_ZIPF);
+            let sum: f64 = (0..falco::RULES.len()).map(weight).sum();
+            falco::RULES
+                .iter()
+                .enumerate()
+                .map(|(rank, rule)| (rule.name.to_owned(), 100.0 * weight(rank) / sum))
+                .collect()
+        }
         _ => kubernetes::actions().measured(),
     };
     // The pods' lives of this stream are laid out by themselves.

@@ -57,8 +57,8 @@ struct Format {
 }
 
 impl Head {
-    pub fn new(of: String, floor: Micros, begins: BTreeMap<String, Micros>) -> Head {
-        Head { format: FORMAT, of, floor, begins }
+    pub fn new(of: &str, floor: Micros, begins: BTreeMap<String, Micros>) -> Head {
+        Head { format: FORMAT, of: of.to_owned(), floor, begins }
     }
 }
 
