@@ -19,7 +19,7 @@ pub enum Stream {
     Late,
     /// Steady, with one principal behind 91 % of CloudTrail (57 % of a trail with data events).
     HotKey,
-    /// Steady, with a new pod, container and address every 20 events.
+    /// Steady, with a new pod, container and address every 20 events; pods' lives are logged at Metadata only.
     HighCardinality,
 }
 
@@ -40,7 +40,8 @@ impl Stream {
     pub(crate) fn hot_percent(self, data_events: bool) -> f64 {
         match self {
             Stream::HotKey if data_events => 57.0,
-            Stream::HotKey => 91.0,
+            // Of what services do not do for themselves: 91 % of all.
+            Stream::HotKey => 91.7,
             _ => 0.0,
         }
     }

@@ -28,6 +28,8 @@ pub struct Background<'a> {
 
 /// The role that makes nearly all calls of a hot stream, by rank.
 const HOT_RANK: u64 = 18;
+/// Programs that share it.
+const HOT_PROGRAMS: u64 = 64;
 /// Sessions last for so many frames: about sixty of them in 1 GB.
 const SESSION_FRAMES: u64 = 2;
 
@@ -38,7 +40,10 @@ pub fn background(rng: &mut SmallRng, at: Micros, of: &Background<'_>) -> Vec<u8
     }
     let call = calls().draw(rng);
     let callers = callers::draw(rng, &call.callers);
-    let principal = of.principal(rng, callers);
+    // What services do for themselves stays theirs: of the roles in a real account with one busy user, half were
+    // assumed by services.
+    let for_itself = callers == Callers::Service && call.name == "AssumeRole";
+    let principal = if for_itself { of.usual(rng, callers) } else { of.principal(rng, callers) };
     let outcome = outcome(rng, call, &principal);
     let (bytes, _) = write(rng, at, of, call, &principal, outcome);
     bytes
@@ -77,28 +82,49 @@ fn lacks(principal: &Principal, call: &Call) -> bool {
 
 impl Background<'_> {
     pub fn principal(&self, rng: &mut SmallRng, callers: Callers) -> Principal {
-        let hot = self.hot_percent > 0.0 && chance(rng, self.hot_percent);
-        let kind = if hot { PrincipalKind::AssumedRole } else { callers.kind() };
-        let number = match hot {
-            true => Principal::number_of(kind, HOT_RANK),
-            false => callers.number(rng, self.sizes),
-        };
-        // Sessions of different principals change at different times.
-        let phase = self.epoch + number % SESSION_FRAMES;
-        let since = self.begun[(phase % SESSION_FRAMES) as usize];
-        // Many programs share the role at once, each in a session of its own.
-        let session = if hot { phase / SESSION_FRAMES * 64 + zipf_of(rng, 64, 0.5) } else { phase / SESSION_FRAMES };
-        let mut principal = Principal::in_session(number, kind, session, since);
+        match self.hot_percent > 0.0 && chance(rng, self.hot_percent) {
+            true => self.hot(rng),
+            false => self.usual(rng, callers),
+        }
+    }
+
+    /// The one behind most of a hot stream: a role that many programs share at once, each in a session of its own and
+    /// with the client that it is written with. The busy user of the real account had 140 clients.
+    fn hot(&self, rng: &mut SmallRng) -> Principal {
+        let number = hot_role();
+        let program = zipf_of(rng, HOT_PROGRAMS, 0.5);
+        let (count, since) = self.session(number);
+        let session = count * HOT_PROGRAMS + program;
+        Principal::in_session(number, PrincipalKind::AssumedRole, session, since).with_client(program)
+    }
+
+    fn usual(&self, rng: &mut SmallRng, callers: Callers) -> Principal {
+        let number = callers.number(rng, self.sizes);
+        if self.hot_percent > 0.0 && number == hot_role() {
+            return self.hot(rng);
+        }
+        let (session, since) = self.session(number);
+        let mut principal = Principal::in_session(number, callers.kind(), session, since);
         match self.new_address {
             Some(n) => principal.ip = address(n * 10 + 3),
             // One call in seven comes from elsewhere: applications move, people travel.
-            None if !hot && principal.moves() && chance(rng, 14.0) => {
+            None if principal.moves() && chance(rng, 14.0) => {
                 principal.ip = address(zipf_of(rng, self.sizes.addresses, 1.2))
             }
             None => {}
         }
         principal
     }
+
+    /// Which session a principal is in, and when it began: those of different principals change at different times.
+    fn session(&self, number: u64) -> (u64, Micros) {
+        let phase = self.epoch + number % SESSION_FRAMES;
+        (phase / SESSION_FRAMES, self.begun[(phase % SESSION_FRAMES) as usize])
+    }
+}
+
+fn hot_role() -> u64 {
+    Principal::number_of(PrincipalKind::AssumedRole, HOT_RANK)
 }
 
 /// Writes the record of `call`. Also returns what was asked, for whoever needs the names.
@@ -124,7 +150,7 @@ pub fn write(
     let console = principal.is_human() && !matches!(*service, "kms" | "sts");
     let extras = Extras {
         resources: resources(principal, &asked, outcome),
-        no_tls: console || principal.number % 16 < 8,
+        no_tls: console || !principal.tells_tls,
         console,
         vpc_endpoint: (principal.number % 9 == 2)
             .then(|| format!("vpce-{}", crate::random::hex(0x92, principal.number / 27, 17))),

@@ -55,31 +55,59 @@ pub fn background(rng: &mut SmallRng, at: Micros, of: &Background<'_>) -> Vec<To
         Some((Life::Deleted, nth)) => of.population.leaver(nth),
         None => of.population.running(rng),
     };
-    let level = match rng.random_range(0..100) {
-        _ if of.bulk => "RequestResponse",
-        0..85 => "Metadata",
-        85..90 => "Request",
-        _ => "RequestResponse",
-    };
+    let level = level(rng, of);
     let size = (level == "RequestResponse").then(|| body_size(rng));
-    let action = match of.life {
-        Some((Life::Created, _)) => Some(on_pods("create")),
-        Some((Life::Deleted, _)) => Some(on_pods("delete")),
-        // Many lives take the place of other requests about objects, not of discovery.
-        None if level == "Metadata" && of.population.fresh && chance(rng, 12.0) => None,
-        None if level == "Metadata" => actions().draw(rng),
-        // What people send is logged, what they are answered is not.
-        None if level == "Request" => Some(with_body(rng, level, 0)),
-        None => Some(with_body(rng, level, size.unwrap_or(0))),
+    let drawn = match (of.life, level) {
+        (Some((life, _)), _) => Some(of_life(rng, life, &pod)),
+        (None, "Metadata") if of.population.fresh => beside_lives(rng),
+        (None, "Metadata") => actions().draw(rng).map(|action| with_actor(rng, action)),
+        // At level Request what people send is logged, what they are answered is not.
+        (None, _) => {
+            let action = with_body(rng, level, size.unwrap_or(0));
+            Some(with_actor(rng, action))
+        }
     };
-    let Some(action) = action else { return vec![discovery(rng, at, of, &pod)] };
-    let actor = match of.life {
-        Some((Life::Created, _)) if pod.is_of_job() => Actor::Controller("job-controller"),
-        _ => pick(rng, action.who),
-    };
+    let Some((action, actor)) = drawn else { return vec![discovery(rng, at, of, &pod)] };
     let reads_secret = actor == Actor::Workload && action.resource == "secrets";
     let pod = if reads_secret { secret_reader(rng, of) } else { pod };
     resource(rng, at, of, &pod, (action, actor), level, size)
+}
+
+fn level(rng: &mut SmallRng, of: &Background<'_>) -> &'static str {
+    match rng.random_range(0..100) {
+        _ if of.bulk => "RequestResponse",
+        // Where pods come and go this fast, nobody keeps their manifests.
+        _ if of.population.fresh && of.life.is_some() => "Metadata",
+        0..85 => "Metadata",
+        // Elsewhere some do, together with what became of them.
+        85..90 if of.life.is_some() => "Metadata",
+        85..90 => "Request",
+        _ => "RequestResponse",
+    }
+}
+
+/// The action that begins or ends a pod's life, and who takes it.
+fn of_life(rng: &mut SmallRng, life: Life, pod: &Pod) -> (Action, Actor) {
+    match life {
+        Life::Created if pod.is_of_job() => (on_pods("create"), Actor::Controller("job-controller")),
+        Life::Created => with_actor(rng, on_pods("create")),
+        Life::Deleted => with_actor(rng, on_pods("delete")),
+    }
+}
+
+/// Many lives take the place of other requests about objects, but not of discovery (`None`), and what has just been
+/// started is followed: by people who look at it, and by programs that ask how far theirs are.
+fn beside_lives(rng: &mut SmallRng) -> Option<(Action, Actor)> {
+    match rng.random_range(0..100) {
+        0..18 => None,
+        18..26 => Some((on_pods("get"), Actor::Engineer)),
+        26 => Some((on_pods("list"), Actor::Workload)),
+        _ => actions().draw(rng).map(|action| with_actor(rng, action)),
+    }
+}
+
+fn with_actor(rng: &mut SmallRng, action: Action) -> (Action, Actor) {
+    (action, pick(rng, action.who))
 }
 
 /// A pod that reads secrets over the API: most are given theirs by the kubelet.
@@ -95,9 +123,9 @@ fn body_size(rng: &mut SmallRng) -> usize {
     (2_164.0 * crate::random::exp(1.275 * normal(rng))).min(60_000.0) as usize
 }
 
-/// An action whose objects can be as large as the body is to be.
+/// An action whose objects can be as large as the body is to be; at level Request a patch.
 fn with_body(rng: &mut SmallRng, level: &str, size: usize) -> Action {
-    for _ in 0..64 {
+    for _ in 0..128 {
         if let Some(action) = actions().draw(rng)
             && action.verb != "watch"
             && (level == "RequestResponse" || action.verb == "patch")
@@ -106,7 +134,7 @@ fn with_body(rng: &mut SmallRng, level: &str, size: usize) -> Action {
             return action;
         }
     }
-    on_config_maps("get")
+    on_config_maps(if level == "Request" { "patch" } else { "get" })
 }
 
 const GROUPS: [&str; 24] = [
@@ -137,7 +165,7 @@ const GROUPS: [&str; 24] = [
 ];
 
 fn discovery(rng: &mut SmallRng, at: Micros, of: &Background<'_>, pod: &Pod) -> Told {
-    let caller = discoverer(rng).caller(rng, of.sizes, pod, of.epoch);
+    let caller = discoverer(rng).caller(rng, of.sizes, pod, of.epoch).discovering();
     let group = match rng.random_range(0..10) {
         // Custom resources.
         0..4 => format!("{}.corp.example/v1{}", team(rng.next_u64()), pick(rng, &["", "alpha1", "beta1"])),

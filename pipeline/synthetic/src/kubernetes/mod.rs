@@ -69,7 +69,8 @@ impl Request<'_> {
                 let what = format!(r#"User \"{user}\" cannot {verb} resource \"{resource}\" in API group \"{group}\""#);
                 ("Forbidden", format!(r#"{resource} \"{name}\" is forbidden: {what}"#))
             }
-            404 => ("NotFound", format!(r#"{resource} \"{name}\" not found"#)),
+            // Paths that nobody serves are refused without a word.
+            404 if !object.is_empty() => ("NotFound", format!(r#"{resource} \"{name}\" not found"#)),
             409 if *verb == "create" => ("AlreadyExists", format!(r#"{resource} \"{name}\" already exists"#)),
             409 => ("Conflict", format!(r#"{resource} \"{name}\": the object has been modified since"#)),
             _ => return put!(out, r#","responseStatus":{{"metadata":{{}},"code":{code}}}"#),

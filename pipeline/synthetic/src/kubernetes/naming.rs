@@ -21,6 +21,8 @@ pub fn name(rng: &mut SmallRng, of: &Background<'_>, pod: &Pod, kind: Kind, acto
             format!("sh.helm.release.v1.{}.v{}", pod.workload, 1 + pod.number % 90)
         }
         Kind::Secret if actor == Actor::Workload => format!("{}-creds", pod.workload),
+        // What the pod's images are pulled with: they are in a registry of one's own.
+        Kind::Secret if actor == Actor::Kubelet && chance(rng, 50.0) => "regcred".to_owned(),
         Kind::Secret => format!("{}-{}", pod.workload, if pod.number.is_multiple_of(3) { "tls" } else { "creds" }),
         Kind::ServiceAccount => pod.container.to_owned(),
         Kind::Deployment | Kind::Service | Kind::Endpoints | Kind::Autoscaler | Kind::Ingress => pod.workload.clone(),
@@ -63,6 +65,8 @@ pub fn put_query(
         "list" if actor == Actor::Kubelet => {
             put!(uri, "?fieldSelector=metadata.name%3D{name}&limit=500&resourceVersion=0")
         }
+        // What people look at is on the first page.
+        "list" if actor == Actor::Engineer => uri.push_str("?limit=500"),
         "list" => match rng.random_range(0..4) {
             // The next page: where the last one ended.
             _ if chance(rng, 85.0) => {

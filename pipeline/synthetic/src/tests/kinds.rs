@@ -7,10 +7,14 @@ use serde_json::Value;
 use super::{options, parse, text};
 use crate::{Event, Generator, Source, Stream};
 
-/// The background of a stream, each event once.
+/// The background of the steady stream, each event once.
 fn background(seed: u64, count: usize, of: Source) -> impl Iterator<Item = Value> {
+    background_of(Stream::Steady, seed, count, of)
+}
+
+fn background_of(stream: Stream, seed: u64, count: usize, of: Source) -> impl Iterator<Item = Value> {
     let mut seen = BTreeSet::new();
-    let events = Generator::new(options(seed, Stream::Steady)).take(count);
+    let events = Generator::new(options(seed, stream)).take(count);
     events
         .filter(move |event| event.source == of && seen.insert(crate::digest(&event.bytes)))
         .map(|event: Event| parse(&event))
@@ -213,6 +217,67 @@ fn a_program_does_the_same_few_things_and_a_long_term_key_stays_where_it_is() {
     let most = services.iter().max_by_key(|(_, of)| of.len()).unwrap();
     assert!(most.1.len() <= 5, "{most:?}");
     assert!(addresses.values().all(|from| from.len() == 1), "{addresses:?}");
+}
+
+#[test]
+fn a_control_loop_calls_from_one_place_with_each_of_its_tokens() {
+    let mut from = BTreeMap::<String, BTreeSet<String>>::new();
+    for event in background(9, 150_000, Source::Kubernetes) {
+        let loops = text(&event, "/userAgent").starts_with("kube-controller-manager/");
+        let token = field(&event, "/user/extra/authentication.kubernetes.io~1credential-id/0");
+        if loops && !token.is_empty() {
+            let place = format!("{} {}", text(&event, "/user/username"), text(&event, "/sourceIPs/0"));
+            from.entry(token.to_owned()).or_default().insert(place);
+        }
+    }
+    assert!(from.len() > 50 && from.values().all(|places| places.len() == 1), "{from:?}");
+}
+
+#[test]
+fn what_the_api_offers_is_allowed_to_all_by_one_binding() {
+    let mut told = 0;
+    for event in background(10, 20_000, Source::Kubernetes) {
+        let reason = text(&event, "/annotations/authorization.k8s.io~1reason");
+        if event.get("objectRef").is_none() && !reason.is_empty() {
+            told += 1;
+            assert!(reason.contains(r#"ClusterRole "system:discovery" to Group "system:authenticated""#), "{event}");
+        }
+    }
+    assert!(told > 500, "{told}");
+}
+
+#[test]
+fn what_is_logged_of_a_request_without_its_answer_is_a_patch() {
+    let of_request = |event: &Value| event["level"] == "Request";
+    let logged: Vec<Value> = background(11, 60_000, Source::Kubernetes).filter(of_request).collect();
+    assert!(logged.len() > 1_000, "{}", logged.len());
+    assert!(logged.iter().all(|event| event["verb"] == "patch"));
+}
+
+#[test]
+fn no_manifests_are_kept_of_pods_that_come_and_go_fast() {
+    let mut lives = 0;
+    for event in background_of(Stream::HighCardinality, 12, 20_000, Source::Kubernetes) {
+        let of_pods = field(&event, "/objectRef/resource") == "pods" && event["objectRef"].get("subresource").is_none();
+        if of_pods && ["create", "delete"].contains(&text(&event, "/verb")) {
+            lives += 1;
+            assert_eq!(event["level"], "Metadata", "{event}");
+        }
+    }
+    assert!(lives > 1_500, "{lives}");
+}
+
+#[test]
+fn each_session_of_the_hot_role_is_one_of_many_programs() {
+    let mut agents = BTreeMap::<String, BTreeSet<String>>::new();
+    for event in background_of(Stream::HotKey, 13, 60_000, Source::CloudTrail) {
+        if field(&event, "/userIdentity/sessionContext/sessionIssuer/userName") == "legal-ci-fn-0" {
+            let key = text(&event, "/userIdentity/accessKeyId").to_owned();
+            agents.entry(key).or_default().insert(text(&event, "/userAgent").to_owned());
+        }
+    }
+    assert!(agents.len() > 60 && agents.values().all(|of| of.len() == 1), "{agents:?}");
+    assert!(agents.into_values().flatten().collect::<BTreeSet<_>>().len() > 20);
 }
 
 #[test]

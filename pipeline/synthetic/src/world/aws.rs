@@ -47,6 +47,8 @@ pub struct Principal {
     pub duty: Option<Duty>,
     /// Which APIs it works with.
     pub domain: Domain,
+    /// Whether CloudTrail knows how its connections are encrypted.
+    pub tells_tls: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -187,11 +189,22 @@ impl Principal {
                     Domain::ALL[(rank % Domain::ALL.len() as u64) as usize]
                 }
             },
+            tells_tls: number % 16 >= 8,
             duty,
             kind,
             name,
             number,
         }
+    }
+
+    /// The role in the hands of one of many programs: applications, which run near what they call, and pipelines, of
+    /// which Terraform runs elsewhere and comes to the public endpoints.
+    pub fn with_client(mut self, program: u64) -> Principal {
+        let duty = if program % 5 < 2 { Duty::Workload } else { Duty::Deploy };
+        let family = duties::family((duty, self.domain), program);
+        self.agent = agent(family, mix(0x62, program) % 4);
+        self.tells_tls = family == TERRAFORM;
+        self
     }
 
     pub fn arn(&self) -> String {
@@ -277,11 +290,14 @@ const AGENTS: [&str; 16] = [
     "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/13{}.0.0.0 Safari/537.36",
 ];
 
+/// Its family among [`AGENTS`].
+const TERRAFORM: u64 = 3;
+
 /// Of clients that are no role's: Terraform has more of them than the others.
 fn family(principal: u64) -> u64 {
     match mix(0x61, principal) % 19 {
         n if n < AGENTS.len() as u64 => n,
-        _ => 3,
+        _ => TERRAFORM,
     }
 }
 

@@ -51,10 +51,15 @@ impl Caller {
         }
     }
 
-    /// A loop of the controller manager of a cluster.
-    pub fn controller(name: &str, cluster: u64) -> Caller {
+    /// A loop of the controller manager of a cluster. Its tokens are bound to nothing, but have ids as all have.
+    pub fn controller(name: &str, cluster: u64, epoch: u64) -> Caller {
         let Cluster { version, commit, .. } = cluster_of(cluster);
         let role = format!("system:controller:{name}");
+        let number = number_of(name, cluster);
+        let mut extra = String::new();
+        if says_why(cluster) {
+            put_token(&mut extra, &entity_uuid(0x7020 ^ renewals(epoch, number), number));
+        }
         Caller {
             username: format!("system:serviceaccount:kube-system:{name}"),
             groups: r#""system:serviceaccounts","system:serviceaccounts:kube-system","system:authenticated""#
@@ -67,12 +72,12 @@ impl Caller {
             },
             ip: control_plane(cluster),
             namespace: "kube-system".to_owned(),
-            uid: if says_why(cluster) { uid(7, number_of(name, cluster)) } else { String::new() },
+            uid: if says_why(cluster) { uid(7, number) } else { String::new() },
+            extra,
             reason: match says_why(cluster) {
                 true => binding(&role, &role, "ServiceAccount", &format!("{name}/kube-system")),
                 false => String::new(),
             },
-            ..Caller::default()
         }
     }
 
@@ -123,7 +128,7 @@ impl Caller {
         if says_why(cluster) && !is_old {
             let node_number = rollout % (NODES / CLUSTERS) * CLUSTERS + cluster % CLUSTERS;
             let pod = format!("{name}-{}-{}", suffix(1, number, 10), suffix(2, rollout, 5));
-            let token = entity_uuid(0x701F ^ ((epoch + number % TOKEN_EPOCHS) / TOKEN_EPOCHS), rollout);
+            let token = entity_uuid(0x701F ^ renewals(epoch, number), rollout);
             put_bound(&mut caller.extra, &token, node_number, &pod, &uid(18, rollout));
         }
         caller
@@ -134,12 +139,13 @@ impl Caller {
         mate * TEAM_COUNT + (team + TEAM_COUNT - 5 * mate % TEAM_COUNT) % TEAM_COUNT
     }
 
-    /// Clients of people churn: a version is in use for some epochs.
     pub fn human(number: u64) -> Caller {
-        Caller::person(number, 0)
+        Caller::person(number, 0, 0)
     }
 
-    pub fn person(number: u64, epoch: u64) -> Caller {
+    /// Someone as a cluster knows them: one that says why names the binding of their team, elsewhere some come by a role
+    /// of AWS. Clients of people churn: a version is in use for some epochs.
+    pub fn person(number: u64, cluster: u64, epoch: u64) -> Caller {
         let name = person(number);
         let team = team(team_of(number));
         let release = (mix(10, number) + epoch / 40) % 12;
@@ -153,7 +159,7 @@ impl Caller {
             _ => format!("argocd-cli/v2.{}.{} (linux/amd64) kubernetes/{build}", 9 + release % 4, release),
         };
         let mut extra = String::new();
-        if number % 12 == 7 {
+        if number % 12 == 7 && !says_why(cluster) {
             let (account, role) = (account(number % 12), format!("eks-{team}"));
             put!(&mut extra, r#""accessKeyId":["ASIA{}"],"#, base32(14 ^ (epoch / 8) << 8, number, 16));
             put!(&mut extra, r#""arn":["arn:aws:sts::{account}:assumed-role/{role}/{name}"],"#);
@@ -168,11 +174,19 @@ impl Caller {
             namespace: namespace(number),
             extra,
             reason: match number % 8 {
-                3 => binding(&format!("{group}-admin"), "admin", "Group", group),
+                3 if says_why(cluster) => binding(&format!("{group}-admin"), "admin", "Group", group),
                 _ => String::new(),
             },
             ..Caller::default()
         }
+    }
+
+    /// The same when it asks what the API offers, which a binding of their own allows to all who are known.
+    pub fn discovering(mut self) -> Caller {
+        if !self.reason.is_empty() {
+            self.reason = binding("system:discovery", "system:discovery", "Group", "system:authenticated");
+        }
+        self
     }
 }
 
@@ -185,10 +199,20 @@ fn number_of(name: &str, cluster: u64) -> u64 {
     name.bytes().fold(cluster, |sum, byte| mix(sum, u64::from(byte))) >> 20
 }
 
+/// How often a token of the caller has been renewed.
+fn renewals(epoch: u64, number: u64) -> u64 {
+    (epoch + number % TOKEN_EPOCHS) / TOKEN_EPOCHS
+}
+
+/// The id of a token, a member of `user.extra`.
+fn put_token(out: &mut String, token: &str) {
+    put!(out, r#""authentication.kubernetes.io/credential-id":["JTI={token}"]"#);
+}
+
 /// A token that is bound to a pod says so in the members of `user.extra`.
 fn put_bound(out: &mut String, token: &str, node_number: u64, pod: &str, pod_uid: &str) {
-    put!(out, r#""authentication.kubernetes.io/credential-id":["JTI={token}"],"#);
-    put!(out, r#""authentication.kubernetes.io/node-name":["{}"],"#, node(node_number));
+    put_token(out, token);
+    put!(out, r#","authentication.kubernetes.io/node-name":["{}"],"#, node(node_number));
     put!(out, r#""authentication.kubernetes.io/node-uid":["{}"],"#, uid(6, node_number));
     put!(out, r#""authentication.kubernetes.io/pod-name":["{pod}"],"#);
     put!(out, r#""authentication.kubernetes.io/pod-uid":["{pod_uid}"]"#);

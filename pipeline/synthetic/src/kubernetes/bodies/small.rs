@@ -7,7 +7,7 @@ use rand::rngs::SmallRng;
 use super::super::micro_time;
 use super::workloads::TOPICS;
 use super::{Kind, Object, Scene};
-use crate::random::{draw, mix, pick, put, put_base64};
+use crate::random::{chance, draw, mix, pick, put, put_base64};
 use crate::world::{Pod, part, person, team, uid};
 
 /// A merge patch: some annotations, a replica count, a condition.
@@ -16,8 +16,8 @@ pub(super) fn put_patch(rng: &mut SmallRng, out: &mut String, scene: &Scene<'_>,
         Kind::Pod | Kind::Node => {
             let status = if rng.random_range(0..20) == 0 { "False" } else { "True" };
             put!(out, r#"{{"status":{{"conditions":[{{"status":"{status}","type":"Ready"}}]"#);
-            // A pod that starts has an address from now on.
-            if kind == Kind::Pod && rng.random::<bool>() {
+            // A pod that starts has an address from now on; three more patches tell what becomes of it.
+            if kind == Kind::Pod && chance(rng, 25.0) {
                 put!(out, r#","podIP":"{}""#, scene.pod.ip);
             }
             out.push_str("}}");
