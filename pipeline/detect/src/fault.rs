@@ -65,6 +65,8 @@ pub enum Fault {
     AtLeastIsMore,
     /// A group is forgotten while rows of it are still to be seen.
     ForgottenEarly,
+    /// A group that wakes is not looked at where the rows that it slept through go.
+    WokenHalf,
     /// A value of one group counts for all groups.
     ValueOfAnyGroup,
     /// A relation that falls silent goes on speaking until something else changes.

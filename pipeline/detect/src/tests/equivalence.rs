@@ -343,7 +343,7 @@ async fn faults_are_caught() {
 }
 
 /// With the seed to begin at: those that few seeds catch begin near one that does.
-const FAULTS: [(Fault, u64); 20] = [
+const FAULTS: [(Fault, u64); 21] = [
     (Fault::SilenceNotSeen, 125),
     (Fault::PartnerForgotten, 1),
     (Fault::StateStandsStill, 569),
@@ -363,5 +363,6 @@ const FAULTS: [(Fault, u64); 20] = [
     (Fault::RebuiltTooShort, 1),
     (Fault::BeginsAtRestart, 1),
     (Fault::ForgottenEarly, 1),
+    (Fault::WokenHalf, 49),
     (Fault::ValueOfAnyGroup, 41),
 ];

@@ -104,8 +104,14 @@ impl Agenda {
         }
     }
 
-    pub fn entries(&self) -> usize {
-        self.entries
+    /// Boundaries up to `slot` are over, at which nobody was to be looked at.
+    pub fn pass(&mut self, slot: i32) {
+        while self.base <= slot
+            && let Some(nobody) = self.near.pop_front()
+        {
+            debug_assert!(nobody.is_empty(), "boundary {} was not looked at", self.base);
+            self.base += 1;
+        }
     }
 
     pub fn bytes(&self) -> usize {

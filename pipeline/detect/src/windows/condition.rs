@@ -102,6 +102,17 @@ pub fn understand(predicate: &Expr, lane_of: &dyn Fn(&str) -> Option<usize>) -> 
 }
 
 impl Condition {
+    /// How many rows a group has at least where this holds: no lane that is compared counts a row twice.
+    pub fn rows_min(&self) -> i64 {
+        match self {
+            Condition::Compare { op: Compare::Greater, to, .. } => to.saturating_add(1),
+            Condition::Compare { op: Compare::GreaterOrEqual | Compare::Equal, to, .. } => *to,
+            Condition::Compare { .. } | Condition::Always => 0,
+            Condition::And(a, b) => a.rows_min().max(b.rows_min()),
+            Condition::Or(a, b) => a.rows_min().min(b.rows_min()),
+        }
+    }
+
     pub fn holds(&self, lanes: &[i64]) -> bool {
         match self {
             Condition::Always => true,
@@ -137,5 +148,26 @@ mod tests {
         check(col("n").gt(lit(2i64)).or(col("x").eq(lit("a"))), [0, 0], (true, false));
         check(!col("n").gt(lit(2i64)), [3, 0], (true, false));
         check(col("n").gt(lit(2.5)), [0, 0], (true, false));
+    }
+
+    #[test]
+    fn how_many_rows_it_takes_is_what_holds_at_no_fewer() {
+        let lane_of = |name: &str| ["n", "m"].iter().position(|n| *n == name);
+        let check = |predicate: Expr, expected: i64| {
+            let condition = understand(&predicate, &lane_of).condition;
+            assert_eq!(condition.rows_min(), expected, "{predicate}");
+            let of_fewer = (0..expected).flat_map(|rows| (0..=rows).map(move |m| [rows, m]));
+            assert!(of_fewer.into_iter().all(|lanes| !condition.holds(&lanes)), "{predicate}");
+        };
+        check(col("n").gt(lit(2i64)), 3);
+        check(lit(2i64).lt_eq(col("n")), 2);
+        check(col("m").eq(lit(4i64)), 4);
+        check(col("n").lt(lit(9i64)), 0);
+        check(col("n").gt(lit(2i64)).and(col("m").gt(lit(4i64))), 5);
+        check(col("n").gt(lit(2i64)).and(col("m").lt(lit(1i64))), 3);
+        check(col("n").gt(lit(2i64)).or(col("m").gt(lit(4i64))), 3);
+        check(col("n").gt(lit(2i64)).or(col("m").lt(lit(1i64))), 0);
+        check(col("n").gt(lit(2i64)).and(col("x").eq(lit("a"))), 3);
+        check(col("n").gt(lit(i64::MAX)).and(col("n").lt(lit(0i64))).or(col("m").gt(lit(1i64))), 2);
     }
 }

@@ -36,6 +36,14 @@ pub enum Deltas<const L: usize> {
     },
 }
 
+/// What was over when boundaries became final.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gone {
+    pub entries: usize,
+    /// What the first lane lost.
+    pub first_lane: i64,
+}
+
 impl<const L: usize> Default for Deltas<L> {
     fn default() -> Self {
         Deltas::One { used: false, came: false, entry: Entry::at(0) }
@@ -129,33 +137,44 @@ impl<const L: usize> Deltas<L> {
         self.entries().0.first().map_or(i32::MAX, |entry| entry.at)
     }
 
+    /// The boundaries of which there are entries.
+    pub fn boundaries(&self) -> impl DoubleEndedIterator<Item = i32> + '_ {
+        self.entries().0.iter().map(|entry| entry.at)
+    }
+
     /// Makes boundaries up to `slot` final: what comes and goes there is in `sums` from now on. `first` is what
     /// [`Deltas::first`] says, before and after: most boundaries end nothing, and the oldest entry is far from the newest.
-    pub fn fold_until(&mut self, slot: i32, span: i32, first: &mut i32, sums: &mut [i64; L]) {
+    pub fn fold_until(&mut self, slot: i32, span: i32, first: &mut i32, sums: &mut [i64; L]) -> Gone {
         let (entries, had_come) = self.entries();
         let coming = entries[had_come..].iter().take_while(|entry| entry.at <= slot);
         let came = had_come + coming.map(|entry| add(sums, entry.adds)).count();
-        let mut went = 0;
+        let mut gone = Gone::default();
         if first.saturating_add(span) <= slot {
             let going = entries[..came].iter().take_while(|entry| entry.at.saturating_add(span) <= slot);
-            went = going.map(|entry| take(sums, entry.takes)).count();
-            *first = entries.get(went).map_or(i32::MAX, |entry| entry.at);
+            for Entry { takes, .. } in going.copied() {
+                take(sums, takes);
+                gone.entries += 1;
+                gone.first_lane += takes[0];
+            }
+            *first = entries.get(gone.entries).map_or(i32::MAX, |entry| entry.at);
         }
+        let went = gone.entries;
         match self {
             Deltas::One { used, came: all, .. } => (*used, *all) = (*used && went == 0, came > went),
-            Deltas::Many { gone, came: all, entries } => {
-                *all = *gone + came as u32;
-                *gone += went as u32;
-                let over = *gone as usize;
+            Deltas::Many { gone: before, came: all, entries } => {
+                *all = *before + came as u32;
+                *before += went as u32;
+                let over = *before as usize;
                 if over == entries.len() {
                     *self = Deltas::default();
                 } else if over >= MANY && 2 * over >= entries.len() {
                     entries.drain(..over);
                     *all -= over as u32;
-                    *gone = 0;
+                    *before = 0;
                 }
             }
         }
+        gone
     }
 
     /// The boundaries ahead at which anything changes.

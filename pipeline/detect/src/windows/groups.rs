@@ -4,6 +4,10 @@
 //! Every additive aggregate is one lane of [`Deltas`]; lane 0 counts the rows, so that a group exists while it is
 //! positive. A counted distinct value is a run of boundaries at which any of its rows is seen: it adds one at the
 //! beginning of each such run and takes one away behind its end.
+//!
+//! A group with fewer rows than its HAVING takes at least sleeps: no boundary looks at it for what comes and goes. It is
+//! brought up to date when its next row comes, and looked at once a window to see whether it is over. Most groups of most
+//! rules never wake.
 
 use ahash::RandomState;
 use hashbrown::HashTable;
@@ -11,7 +15,7 @@ use hashbrown::hash_map::{Entry, HashMap};
 
 use super::agenda::Agenda;
 use super::condition::Condition;
-use super::deltas::{Deltas, Entry as Delta};
+use super::deltas::{Deltas, Entry as Delta, Gone};
 use super::extras::{Extras, Kept, Kinds};
 use crate::fault::{self, Fault};
 
@@ -24,8 +28,15 @@ const SWEEP_MIN: usize = 4_096;
 /// New groups, or members of bags, after which the budget is looked at.
 const BUDGET_CHECK: usize = 1_024;
 
+/// A group that wakes looks again where all of its rows go, so that it sleeps only when a part of them is gone, one in so
+/// many.
+const SLEEPS: i32 = 4;
+
 /// Members of so many bytes count as many.
 const MEMBER_LARGE: usize = 16 << 10;
+
+/// The lane that counts a group's rows.
+pub const ROWS: usize = 0;
 
 pub type Group = u32;
 
@@ -38,13 +49,55 @@ pub struct Seen {
 
 struct Slot<const L: usize> {
     key: Box<[u8]>,
-    /// The boundary at which it was last among the changed ones.
-    visited: i32,
+    /// The boundary up to which changes are in `sums`. Nothing changed since that it was to be looked at for.
+    folded: i32,
     /// Of `deltas`, at hand.
     first: i32,
-    /// At the final boundary.
+    /// Until when somebody will look at it; [`AWAKE`] if that is wherever anything changes.
+    arranged: i32,
+    /// How many rows a boundary behind `folded` sees at most. Too many to count: [`i32::MAX`], for as long as it lives.
+    rows: i32,
     sums: [i64; L],
     deltas: Deltas<L>,
+}
+
+const AWAKE: i32 = i32::MAX;
+
+impl<const L: usize> Slot<L> {
+    fn new(key: &[u8]) -> Slot<L> {
+        Slot {
+            key: key.into(),
+            folded: i32::MIN,
+            first: i32::MAX,
+            arranged: i32::MIN,
+            rows: 0,
+            sums: [0; L],
+            deltas: Deltas::default(),
+        }
+    }
+
+    fn is_awake(&self) -> bool {
+        self.arranged == AWAKE
+    }
+
+    /// What comes and goes up to a boundary is in `sums` from now on; returns how many entries that took.
+    fn fold_until(&mut self, slot: i32, span: i32) -> usize {
+        self.folded = slot;
+        let Gone { entries, first_lane } = self.deltas.fold_until(slot, span, &mut self.first, &mut self.sums);
+        self.lose(first_lane);
+        entries
+    }
+
+    fn lose(&mut self, rows: i64) {
+        if self.rows < i32::MAX {
+            self.rows -= rows as i32;
+        }
+    }
+
+    /// Where the last of what is known of it is over.
+    fn end(&self, span: i32) -> Option<i32> {
+        self.deltas.boundaries().next_back().map(|at| at.saturating_add(span))
+    }
 }
 
 /// A group at a boundary that is made final.
@@ -60,6 +113,8 @@ pub struct Visited<'a> {
 pub trait Panes: Send + Sync {
     /// The group of a key, made if there is none; `None` when a new one would exceed the budget.
     fn group(&mut self, key: &[u8]) -> Option<Group>;
+    /// A row, before what its lanes take from it.
+    fn add_row(&mut self, group: Group, seen: Seen);
     fn add(&mut self, group: Group, seen: Seen, lane: usize, value: i64);
     /// One value counted by a distinct lane.
     fn add_distinct(&mut self, group: Group, seen: Seen, lane: usize, value: &[u8]);
@@ -67,11 +122,15 @@ pub trait Panes: Send + Sync {
     fn add_first(&mut self, group: Group, seen: Seen, first: usize, value: &[u8]);
     /// A value of a bag; false while more would exceed the budget.
     fn add_member(&mut self, group: Group, seen: Seen, bag: usize, value: &[u8]) -> bool;
+    /// It has as many rows as the HAVING takes at least.
+    fn may_hold(&self, group: Group) -> bool;
     /// Some groups, [`WARM`] at most, are about to be asked about.
     fn warm(&self, groups: &[Group]);
     /// The next boundary at which anything changes.
     fn next_change(&self) -> Option<i32>;
-    /// Makes a boundary final and shows the groups that changed there, each once.
+    /// Boundaries up to this one are final: there is no change left.
+    fn reach(&mut self, slot: i32);
+    /// Makes a boundary final and shows the groups that changed there, each once, but for those that sleep.
     fn advance(&mut self, slot: i32, visit: &mut dyn FnMut(Visited<'_>));
     /// Forgets a group if no boundary sees it any more.
     fn release(&mut self, group: Group) -> bool;
@@ -93,13 +152,23 @@ pub const WARM: usize = 16;
 /// Lanes beyond which a rule is evaluated another way.
 pub const LANES_MAX: usize = 8;
 
-/// Groups of a rule whose window takes `span` slides.
-pub fn panes(lanes: usize, kinds: Kinds, span: i32, now: i32, bytes_max: usize) -> Box<dyn Panes> {
+/// What groups need to know of their rule.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    pub kinds: Kinds,
+    /// Boundaries that see a row which is not late.
+    pub span: i32,
+    /// Rows of a group that holds, at least.
+    pub rows_min: i64,
+    pub bytes_max: usize,
+}
+
+pub fn panes(lanes: usize, plan: Plan, now: i32) -> Box<dyn Panes> {
     match lanes {
-        0..=1 => Box::new(Groups::<1>::new(kinds, span, now, bytes_max)),
-        2 => Box::new(Groups::<2>::new(kinds, span, now, bytes_max)),
-        3..=4 => Box::new(Groups::<4>::new(kinds, span, now, bytes_max)),
-        _ => Box::new(Groups::<LANES_MAX>::new(kinds, span, now, bytes_max)),
+        0..=1 => Box::new(Groups::<1>::new(plan, now)),
+        2 => Box::new(Groups::<2>::new(plan, now)),
+        3..=4 => Box::new(Groups::<4>::new(plan, now)),
+        _ => Box::new(Groups::<LANES_MAX>::new(plan, now)),
     }
 }
 
@@ -117,6 +186,10 @@ struct Groups<const L: usize> {
     agenda: Agenda,
     /// Boundaries that see a row which is not late.
     span: i32,
+    /// Groups with fewer rows sleep.
+    wakes: i32,
+    /// Of the deltas of all groups.
+    entries: usize,
     values: HashMap<u128, Run, RandomState>,
     /// Earlier runs of a value that has several.
     earlier: HashMap<u128, Vec<Run>, RandomState>,
@@ -128,7 +201,8 @@ struct Groups<const L: usize> {
 }
 
 impl<const L: usize> Groups<L> {
-    fn new(kinds: Kinds, span: i32, now: i32, bytes_max: usize) -> Self {
+    fn new(plan: Plan, now: i32) -> Self {
+        let Plan { kinds, span, rows_min, bytes_max } = plan;
         Groups {
             index: HashTable::new(),
             hasher: RandomState::new(),
@@ -138,6 +212,8 @@ impl<const L: usize> Groups<L> {
             extras: Extras::new(kinds),
             agenda: Agenda::new(span),
             span,
+            wakes: rows_min.clamp(0, i64::from(i32::MAX)) as i32,
+            entries: 0,
             values: HashMap::with_hasher(RandomState::new()),
             earlier: HashMap::with_hasher(RandomState::new()),
             sweep_at: SWEEP_MIN,
@@ -151,13 +227,19 @@ impl<const L: usize> Groups<L> {
     /// Adds `by` from a boundary on.
     fn come(&mut self, group: Group, at: i32, lane: usize, by: i64) {
         let slot = &mut self.slots[group as usize];
-        if at <= self.now {
+        let changes = if at <= self.now {
             slot.sums[lane] = slot.sums[lane].wrapping_add(by);
             // Seen at the next final boundary at the earliest.
-            self.agenda.push(self.now, self.now + 1, group);
+            self.now + 1
         } else if slot.deltas.add(self.now, at, lane, by) {
             slot.first = slot.first.min(at);
-            self.agenda.push(self.now, at, group);
+            self.entries += 1;
+            at
+        } else {
+            return;
+        };
+        if slot.is_awake() {
+            self.agenda.push(self.now, changes, group);
         }
     }
 
@@ -165,12 +247,49 @@ impl<const L: usize> Groups<L> {
     fn go(&mut self, group: Group, at: i32, lane: usize, by: i64) {
         let slot = &mut self.slots[group as usize];
         let came = at.saturating_sub(self.span);
-        if at <= self.now {
+        let changes = if at <= self.now {
             slot.sums[lane] = slot.sums[lane].wrapping_sub(by);
-            self.agenda.push(self.now, self.now + 1, group);
+            self.now + 1
         } else if slot.deltas.take(self.now, came, lane, by) {
             slot.first = slot.first.min(came);
-            self.agenda.push(self.now, came, group);
+            self.entries += 1;
+            came
+        } else {
+            return;
+        };
+        if slot.is_awake() {
+            self.agenda.push(self.now, changes, group);
+        }
+    }
+
+    /// A row is about to be added to a group, which may have slept.
+    fn catch_up(&mut self, group: Group) {
+        let slot = &mut self.slots[group as usize];
+        if slot.folded < self.now {
+            self.entries -= slot.fold_until(self.now, self.span);
+            self.extras.advance(group, self.now);
+        }
+    }
+
+    /// A row was added to a group: it may wake.
+    fn count_row(&mut self, group: Group, seen: Seen) {
+        let (now, span) = (self.now, self.span);
+        let slot = &mut self.slots[group as usize];
+        slot.rows = slot.rows.saturating_add(i32::from(seen.leave >= now));
+        if slot.is_awake() {
+            return;
+        }
+        if slot.rows >= self.wakes {
+            slot.arranged = AWAKE;
+            if seen.enter <= now {
+                self.agenda.push(now, now + 1, group);
+            }
+            let from = if fault::is(Fault::WokenHalf) { seen.enter } else { i32::MIN };
+            slot.deltas.boundaries().filter(|at| *at >= from).for_each(|at| self.agenda.push(now, at, group));
+        } else if slot.arranged <= now {
+            let end = slot.end(span).unwrap_or(now + 1);
+            self.agenda.push(now, end.saturating_sub(span), group);
+            slot.arranged = end;
         }
     }
 
@@ -235,6 +354,15 @@ impl<const L: usize> Groups<L> {
         }
     }
 
+    fn tidy(&mut self) {
+        self.sweep();
+        if self.full {
+            // Nothing is added to bags meanwhile, so that they would not look for what is over by themselves.
+            self.extras.prune(self.now);
+            self.full = self.bytes() > self.bytes_max;
+        }
+    }
+
     fn sweep(&mut self) {
         if self.values.len() < self.sweep_at {
             return;
@@ -277,8 +405,7 @@ impl<const L: usize> Panes for Groups<L> {
         if self.full && self.free.is_empty() {
             return None;
         }
-        let slot =
-            Slot { key: key.into(), visited: i32::MIN, first: i32::MAX, sums: [0; L], deltas: Deltas::default() };
+        let slot = Slot::new(key);
         let group = match self.free.pop() {
             Some(group) => {
                 self.slots[group as usize] = slot;
@@ -297,6 +424,12 @@ impl<const L: usize> Panes for Groups<L> {
         let (slots, hasher) = (&self.slots, &self.hasher);
         self.index.insert_unique(hash, group, |g| hasher.hash_one(&*slots[*g as usize].key));
         Some(group)
+    }
+
+    fn add_row(&mut self, group: Group, seen: Seen) {
+        self.catch_up(group);
+        self.add(group, seen, ROWS, 1);
+        self.count_row(group, seen);
     }
 
     fn add(&mut self, group: Group, seen: Seen, lane: usize, value: i64) {
@@ -348,38 +481,52 @@ impl<const L: usize> Panes for Groups<L> {
         self.agenda.first()
     }
 
+    fn may_hold(&self, group: Group) -> bool {
+        self.slots[group as usize].is_awake()
+    }
+
+    fn reach(&mut self, slot: i32) {
+        self.now = self.now.max(slot);
+        self.agenda.pass(slot);
+        self.tidy();
+    }
+
     fn advance(&mut self, slot: i32, visit: &mut dyn FnMut(Visited<'_>)) {
         self.now = self.now.max(slot);
-        let (slots, extras, span) = (&mut self.slots, &mut self.extras, self.span);
+        let (slots, extras, entries, span) = (&mut self.slots, &mut self.extras, &mut self.entries, self.span);
+        let few = self.wakes - self.wakes / SLEEPS;
+        let mut again = Vec::new();
         self.agenda.take_until(slot, |groups| {
             for groups in groups.chunks(WARM) {
                 warm(slots, groups);
                 for group in groups.iter().copied() {
                     let held = &mut slots[group as usize];
                     // A group's number may have been used again since.
-                    if std::mem::replace(&mut held.visited, slot) == slot {
+                    if held.folded == slot {
                         continue;
                     }
-                    held.deltas.fold_until(slot, span, &mut held.first, &mut held.sums);
+                    *entries -= held.fold_until(slot, span);
                     let kept = extras.advance(group, slot);
+                    if held.is_awake() && held.rows < few {
+                        held.arranged = held.end(span).unwrap_or(slot);
+                    } else if let Some(end) = held.end(span).filter(|_| held.arranged <= slot) {
+                        held.arranged = end;
+                        again.push((end.saturating_sub(span), group));
+                    }
                     let ahead = !held.deltas.is_empty() && !fault::is(Fault::ForgottenEarly);
-                    let over = held.sums[0] <= 0 && !ahead;
+                    let over = held.sums[ROWS] <= 0 && !ahead;
                     visit(Visited { group, sums: &held.sums, kept, over });
                 }
             }
         });
-        self.sweep();
-        if self.full {
-            // Nothing is added to bags meanwhile, so that they would not look for what is over by themselves.
-            self.extras.prune(self.now);
-            self.full = self.bytes() > self.bytes_max;
-        }
+        again.into_iter().for_each(|(at, group)| self.agenda.push(slot, at, group));
+        self.tidy();
     }
 
     fn release(&mut self, group: Group) -> bool {
         let slot = &mut self.slots[group as usize];
         let ahead = !slot.deltas.is_empty() && !fault::is(Fault::ForgottenEarly);
-        if slot.sums[0] > 0 || ahead || slot.key.is_empty() {
+        if slot.sums[ROWS] > 0 || ahead || slot.key.is_empty() {
             return false;
         }
         let key = std::mem::take(&mut slot.key);
@@ -396,9 +543,7 @@ impl<const L: usize> Panes for Groups<L> {
     fn at(&self, group: Group, slot: i32, show: &mut dyn FnMut(&[i64], Kept<'_>)) {
         let held = &self.slots[group as usize];
         let mut sums = held.sums;
-        if slot > self.now {
-            held.deltas.ahead(self.span, held.first).go_to(slot, &mut sums);
-        }
+        held.deltas.ahead(self.span, held.first).go_to(slot, &mut sums);
         show(&sums, self.extras.of(group));
     }
 
@@ -409,7 +554,7 @@ impl<const L: usize> Panes for Groups<L> {
         let mut at = from;
         loop {
             ahead.go_to(at, &mut sums);
-            if sums[0] > 0 && condition.holds(&sums) {
+            if sums[ROWS] > 0 && condition.holds(&sums) {
                 into.push(at);
                 if !all {
                     return;
@@ -430,14 +575,14 @@ impl<const L: usize> Panes for Groups<L> {
         (0..self.slots.len() as Group).filter(|g| !self.slots[*g as usize].key.is_empty()).collect()
     }
 
-    /// What tables and keys take; what groups of several entries have on the heap is estimated by the agenda.
+    /// What tables and keys take; what groups of several entries have on the heap is estimated.
     fn bytes(&self) -> usize {
         self.slots.capacity() * size_of::<Slot<L>>()
             + self.key_bytes
             + self.index.capacity() * 5
             + self.extras.bytes()
             + self.agenda.bytes()
-            + self.agenda.entries() * size_of::<Delta<L>>() * 3 / 2
+            + self.entries * size_of::<Delta<L>>() * 3 / 2
             + self.values.capacity() * (size_of::<(u128, Run)>() + 1)
             + self.earlier.len() * 64
     }
@@ -449,17 +594,24 @@ impl<const L: usize> Panes for Groups<L> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+
+    use super::super::condition::Compare;
     use super::*;
 
     /// A group that lives on must not be shut out of its own lists for good.
     #[test]
     fn lists_that_are_full_take_values_again_when_others_are_over() {
         const MAX: usize = 1 << 20;
-        let mut panes = panes(1, Kinds { bags: vec![true], ..Kinds::default() }, 10, 0, MAX);
+        let kinds = Kinds { bags: vec![true], ..Kinds::default() };
+        let mut panes = panes(1, Plan { kinds, span: 10, rows_min: 0, bytes_max: MAX }, 0);
         let group = panes.group(b"hot").expect("there is room");
         let add = |panes: &mut dyn Panes, slot: i32, n: u32| {
             let seen = Seen { enter: slot, leave: slot + 9 };
-            panes.add(group, seen, 0, 1);
+            panes.add_row(group, seen);
             panes.add_member(group, seen, 0, &n.to_be_bytes())
         };
         let refused = (0..50_000).filter(|n| !add(panes.as_mut(), 1, *n)).count();
@@ -473,5 +625,89 @@ mod tests {
         let mut members = 0;
         panes.at(group, 21, &mut |_, kept| members = kept.bags[0].at(21).map_or(0, |all| all.len()));
         assert_eq!(members, 2);
+    }
+
+    /// Against the rows themselves: wherever a group has as many rows as it takes, or had them just before, what changes is
+    /// seen, and what is seen is right.
+    #[test]
+    fn groups_that_sleep_miss_nothing() {
+        for seed in 0..2_000 {
+            let mut random = StdRng::seed_from_u64(seed);
+            let (span, rows_min) = (random.random_range(1..20), random.random_range(0..7));
+            let plan = Plan { span, rows_min, bytes_max: usize::MAX, ..Plan::default() };
+            let (mut panes, mut rows, mut now, mut last) = (panes(1, plan, 0), Vec::<Seen>::new(), 0, 0);
+            let condition = Condition::Compare { lane: ROWS, op: Compare::GreaterOrEqual, to: rows_min };
+            for _ in 0..200 {
+                if random.random_bool(0.6) {
+                    let enter = (now + random.random_range(-2..8)).max(0);
+                    // Late: it goes before others that came with it.
+                    let leave = enter.max(now + 1) + random.random_range(0..span);
+                    let seen = Seen { enter, leave: leave.min(enter + span - 1) };
+                    let group = panes.group(b"a").expect("there is room");
+                    panes.add_row(group, seen);
+                    rows.push(seen);
+                    let ahead = now + random.random_range(1..30);
+                    let count =
+                        |slot| rows.iter().filter(|seen| seen.enter <= slot && slot <= seen.leave).count() as i64;
+                    panes.at(group, ahead, &mut |sums, _| assert_eq!(sums[ROWS], count(ahead), "seed {seed}"));
+                    let mut passing = Vec::new();
+                    panes.passing(group, now + 1, i32::MAX, &condition, false, &mut passing);
+                    let expected = (now + 1..now + 100).find(|slot| count(*slot) > 0 && count(*slot) >= rows_min);
+                    assert_eq!(passing.first().copied(), expected, "seed {seed}");
+                    assert!(panes.may_hold(group) || expected.is_none(), "seed {seed}");
+                    continue;
+                }
+                let to = now + random.random_range(1..12);
+                let mut seen_at = BTreeMap::new();
+                while let Some(slot) = panes.next_change().filter(|slot| *slot <= to) {
+                    let mut over = None;
+                    panes.advance(slot, &mut |visited| {
+                        seen_at.insert(slot, visited.sums[ROWS]);
+                        over = visited.over.then_some(visited.group);
+                    });
+                    over.map(|group| panes.release(group));
+                }
+                panes.reach(to);
+                for slot in now + 1..=to {
+                    let count = rows.iter().filter(|seen| seen.enter <= slot && slot <= seen.leave).count() as i64;
+                    let seen = seen_at.get(&slot);
+                    assert!(
+                        seen.is_none_or(|seen| *seen == count),
+                        "seed {seed}, boundary {slot}: {seen:?}, not {count}"
+                    );
+                    let matters = count != last && count.max(last) >= rows_min;
+                    assert!(seen.is_some() || !matters, "seed {seed}, boundary {slot}: {last}, then {count}");
+                    last = count;
+                }
+                now = to;
+            }
+            while let Some(slot) = panes.next_change() {
+                assert!(slot <= now + 10 + span, "seed {seed}: nothing is that far away");
+                let mut over = None;
+                panes.advance(slot, &mut |visited| over = visited.over.then_some(visited.group));
+                over.map(|group| panes.release(group));
+            }
+            assert_eq!(panes.all(), Vec::<Group>::new(), "seed {seed}: what is over is forgotten");
+        }
+    }
+
+    #[test]
+    fn a_group_of_few_rows_is_looked_at_once_a_window() {
+        let plan = Plan { span: 1_000, rows_min: 12, bytes_max: usize::MAX, ..Plan::default() };
+        let mut panes = panes(1, plan, 0);
+        let (mut looks, group) = (0, panes.group(b"a").expect("there is room"));
+        // Ten in a window, for ten windows.
+        for slot in (1..10_000).step_by(100) {
+            panes.add_row(group, Seen { enter: slot, leave: slot + 999 });
+            assert!(!panes.may_hold(group));
+            while let Some(change) = panes.next_change().filter(|change| *change <= slot) {
+                panes.advance(change, &mut |_| looks += 1);
+            }
+            panes.reach(slot);
+        }
+        assert!((10..=21).contains(&looks), "{looks} looks");
+        // Two more at once.
+        (0..2).for_each(|_| panes.add_row(group, Seen { enter: 9_902, leave: 10_901 }));
+        assert!(panes.may_hold(group));
     }
 }

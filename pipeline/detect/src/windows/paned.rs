@@ -11,7 +11,7 @@ use event::Micros;
 use hashbrown::hash_map::HashMap;
 
 use super::feeds::{Feeds, evaluate_all};
-use super::groups::{Group, Panes, SLOTS_MAX, Seen, WARM, panes};
+use super::groups::{Group, Panes, Plan, ROWS, SLOTS_MAX, Seen, WARM, panes};
 use super::input::Sifted;
 use super::looks::Looks;
 use super::shape::Shape;
@@ -88,7 +88,7 @@ struct Answers {
 
 impl Paned {
     pub fn new(rule: Arc<Rule>, shape: Arc<Shape>, bytes_max: usize) -> Paned {
-        let panes = panes(shape.lanes, shape.kinds(), span_of(&rule), i32::MIN / 2, bytes_max);
+        let panes = panes(shape.lanes, plan(&rule, &shape, bytes_max), i32::MIN / 2);
         Paned {
             rule,
             shape,
@@ -111,11 +111,11 @@ impl Paned {
     /// The final boundary is `slot`, before any row came.
     pub fn begin(&mut self, slot: i64) {
         self.zero = Some(slot);
-        self.panes = panes(self.shape.lanes, self.shape.kinds(), span_of(&self.rule), 0, self.bytes_max);
+        self.panes = panes(self.shape.lanes, plan(&self.rule, &self.shape, self.bytes_max), 0);
     }
 
     fn relative(&self, slot: i64) -> Option<i32> {
-        let relative = slot - self.zero?;
+        let relative = slot.checked_sub(self.zero?)?;
         (relative.abs() < SLOTS_MAX).then_some(relative as i32)
     }
 
@@ -157,7 +157,9 @@ impl Paned {
                 continue;
             };
             fed.kept += 1;
-            if !feeds.add(self.panes.as_mut(), group, Seen { enter, leave }, row, &mut self.scratch) {
+            let seen = Seen { enter, leave };
+            self.panes.add_row(group, seen);
+            if !feeds.add(self.panes.as_mut(), group, seen, row, &mut self.scratch) {
                 fed.refused += 1;
             }
             if watch {
@@ -173,6 +175,9 @@ impl Paned {
     }
 
     fn watch(&mut self, group: Group, from: i32) {
+        if !self.panes.may_hold(group) {
+            return;
+        }
         let mark = self.mark(group);
         if mark.holds || mark.early {
             return;
@@ -204,6 +209,11 @@ impl Paned {
                 failed = failed.or(self.settle(&mut pass, watch, told));
             }
         }
+        if self.panes.next_change().is_none_or(|slot| self.absolute(slot) > to)
+            && let Some(slot) = self.relative(to)
+        {
+            self.panes.reach(slot);
+        }
         failed = failed.or(self.settle(&mut pass, watch, told));
         failed.map_or(Ok(steps), Err)
     }
@@ -213,7 +223,7 @@ impl Paned {
         let (shape, marks) = (&self.shape, &mut self.marks);
         self.panes.advance(slot, &mut |visited| {
             let group = visited.group;
-            let passes = visited.sums[0] > 0 && shape.having.holds(visited.sums);
+            let passes = visited.sums[ROWS] > 0 && shape.having.holds(visited.sums);
             let mark = mark(marks, group);
             let passed = std::mem::replace(&mut mark.passes, passes);
             let what = match (passed, passes) {
@@ -401,10 +411,9 @@ impl Paned {
     }
 }
 
-/// Boundaries that see a row which is not late.
-fn span_of(rule: &Rule) -> i32 {
+fn plan(rule: &Rule, shape: &Shape, bytes_max: usize) -> Plan {
     let slides = rule.window.map_or(1, |window| Slots::of(window).panes());
-    slides.min(SLOTS_MAX) as i32
+    Plan { kinds: shape.kinds(), span: slides.min(SLOTS_MAX) as i32, rows_min: shape.having.rows_min(), bytes_max }
 }
 
 fn mark(marks: &mut Vec<Mark>, group: Group) -> &mut Mark {

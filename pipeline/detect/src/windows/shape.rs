@@ -17,7 +17,7 @@ use query::QueryError;
 
 use super::condition::{Condition, Understood, understand};
 use super::extras::Kinds;
-use super::groups::LANES_MAX;
+use super::groups::{LANES_MAX, ROWS};
 use super::input::Part;
 use super::keys::KeyCodec;
 use crate::codec::Codec;
@@ -69,7 +69,7 @@ pub struct ShapePart {
     pub feeds: Vec<Feed>,
 }
 
-/// What one aggregate takes from a row.
+/// What one aggregate takes from a row, besides that it is one.
 #[derive(Debug)]
 pub struct Feed {
     pub into: Into,
@@ -137,9 +137,6 @@ impl From<QueryError> for NoShape {
 fn no<T>(reason: impl std::convert::Into<String>) -> Result<T, NoShape> {
     Err(NoShape::Reason(reason.into()))
 }
-
-/// Lane 0 counts a group's rows.
-const ROWS: usize = 0;
 
 pub async fn shape(
     base: &SessionContext,
@@ -267,11 +264,10 @@ impl Aggregates {
         if aggregate.group_expr.iter().any(|e| matches!(e, Expr::GroupingSet(_))) {
             return no("it has grouping sets");
         }
-        let rows = Feed { into: Into::Count { lane: ROWS }, argument: None, filter: None, order: Vec::new() };
         let mut compiled = Aggregates {
-            feeds: vec![rows],
+            feeds: Vec::new(),
             outputs: Vec::new(),
-            lanes: 1,
+            lanes: ROWS + 1,
             leasts: 0,
             firsts: Vec::new(),
             bags: Vec::new(),
