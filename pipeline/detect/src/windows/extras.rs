@@ -56,6 +56,11 @@ impl Extras {
         self.bags.extend(self.kinds.bags.iter().map(|once| Bag::new(*once)));
     }
 
+    /// Some of them are to be advanced often: what is ahead of them is not sorted.
+    pub fn has_extremes(&self) -> bool {
+        self.kinds.leasts > 0 || self.kinds.firsts > 0
+    }
+
     pub fn add_least(&mut self, group: Group, least: usize, seen: Seen, value: i64, now: i32) {
         self.leasts[places(group, self.kinds.leasts)][least].add(seen.enter, seen.leave, value, now);
     }

@@ -6,7 +6,7 @@
 //! beginning of each such run and takes one away behind its end.
 //!
 //! A group with fewer rows than its HAVING takes at least sleeps: no boundary looks at it for what comes and goes. It is
-//! brought up to date when its next row comes, and looked at once a window to see whether it is over. Most groups of most
+//! brought up to date when it may have enough, and looked at once a window to see whether it is over. Most groups of most
 //! rules never wake.
 
 use ahash::RandomState;
@@ -64,10 +64,10 @@ struct Slot<const L: usize> {
 const AWAKE: i32 = i32::MAX;
 
 impl<const L: usize> Slot<L> {
-    fn new(key: &[u8]) -> Slot<L> {
+    fn new(key: &[u8], now: i32) -> Slot<L> {
         Slot {
             key: key.into(),
-            folded: i32::MIN,
+            folded: now,
             first: i32::MAX,
             arranged: i32::MIN,
             rows: 0,
@@ -227,11 +227,11 @@ impl<const L: usize> Groups<L> {
     /// Adds `by` from a boundary on.
     fn come(&mut self, group: Group, at: i32, lane: usize, by: i64) {
         let slot = &mut self.slots[group as usize];
-        let changes = if at <= self.now {
+        let changes = if at <= slot.folded {
             slot.sums[lane] = slot.sums[lane].wrapping_add(by);
             // Seen at the next final boundary at the earliest.
             self.now + 1
-        } else if slot.deltas.add(self.now, at, lane, by) {
+        } else if slot.deltas.add(slot.folded, at, lane, by) {
             slot.first = slot.first.min(at);
             self.entries += 1;
             at
@@ -247,10 +247,10 @@ impl<const L: usize> Groups<L> {
     fn go(&mut self, group: Group, at: i32, lane: usize, by: i64) {
         let slot = &mut self.slots[group as usize];
         let came = at.saturating_sub(self.span);
-        let changes = if at <= self.now {
+        let changes = if at <= slot.folded {
             slot.sums[lane] = slot.sums[lane].wrapping_sub(by);
             self.now + 1
-        } else if slot.deltas.take(self.now, came, lane, by) {
+        } else if slot.deltas.take(slot.folded, came, lane, by) {
             slot.first = slot.first.min(came);
             self.entries += 1;
             came
@@ -262,7 +262,7 @@ impl<const L: usize> Groups<L> {
         }
     }
 
-    /// A row is about to be added to a group, which may have slept.
+    /// What came and went while a group slept is in its sums from now on.
     fn catch_up(&mut self, group: Group) {
         let slot = &mut self.slots[group as usize];
         if slot.folded < self.now {
@@ -273,12 +273,16 @@ impl<const L: usize> Groups<L> {
 
     /// A row was added to a group: it may wake.
     fn count_row(&mut self, group: Group, seen: Seen) {
-        let (now, span) = (self.now, self.span);
         let slot = &mut self.slots[group as usize];
-        slot.rows = slot.rows.saturating_add(i32::from(seen.leave >= now));
+        slot.rows = slot.rows.saturating_add(i32::from(seen.leave >= slot.folded));
         if slot.is_awake() {
             return;
         }
+        if slot.rows >= self.wakes {
+            self.catch_up(group);
+        }
+        let (now, span) = (self.now, self.span);
+        let slot = &mut self.slots[group as usize];
         if slot.rows >= self.wakes {
             slot.arranged = AWAKE;
             if seen.enter <= now {
@@ -287,7 +291,7 @@ impl<const L: usize> Groups<L> {
             let from = if fault::is(Fault::WokenHalf) { seen.enter } else { i32::MIN };
             slot.deltas.boundaries().filter(|at| *at >= from).for_each(|at| self.agenda.push(now, at, group));
         } else if slot.arranged <= now {
-            let end = slot.end(span).unwrap_or(now + 1);
+            let end = slot.end(span).map_or(now + 1, |end| end.max(now + 1));
             self.agenda.push(now, end.saturating_sub(span), group);
             slot.arranged = end;
         }
@@ -405,7 +409,7 @@ impl<const L: usize> Panes for Groups<L> {
         if self.full && self.free.is_empty() {
             return None;
         }
-        let slot = Slot::new(key);
+        let slot = Slot::new(key, self.now);
         let group = match self.free.pop() {
             Some(group) => {
                 self.slots[group as usize] = slot;
@@ -427,7 +431,10 @@ impl<const L: usize> Panes for Groups<L> {
     }
 
     fn add_row(&mut self, group: Group, seen: Seen) {
-        self.catch_up(group);
+        // A group that sleeps need not be up to date, but what is not a sum is looked through at each row.
+        if self.slots[group as usize].is_awake() || self.extras.has_extremes() {
+            self.catch_up(group);
+        }
         self.add(group, seen, ROWS, 1);
         self.count_row(group, seen);
     }
