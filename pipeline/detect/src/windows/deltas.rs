@@ -68,7 +68,11 @@ impl<const L: usize> Deltas<L> {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.entries().0.is_empty()
+        self.len() == 0
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries().0.len()
     }
 
     /// Reads what the next change is near to, see [`super::groups::warm`].

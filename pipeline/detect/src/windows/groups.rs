@@ -28,8 +28,8 @@ const SWEEP_MIN: usize = 4_096;
 /// New groups, or members of bags, after which the budget is looked at.
 const BUDGET_CHECK: usize = 1_024;
 
-/// A group that wakes looks again where all of its rows go, so that it sleeps only when a part of them is gone, one in so
-/// many.
+/// A group that wakes looks again wherever its rows still go, so that it sleeps only when a part of them is gone, one in so
+/// many, and little else is left of them.
 const SLEEPS: i32 = 4;
 
 /// Members of so many bytes count as many.
@@ -493,9 +493,11 @@ impl<const L: usize> Panes for Groups<L> {
     }
 
     fn reach(&mut self, slot: i32) {
-        self.now = self.now.max(slot);
-        self.agenda.pass(slot);
-        self.tidy();
+        if slot > self.now {
+            self.now = slot;
+            self.agenda.pass(slot);
+            self.tidy();
+        }
     }
 
     fn advance(&mut self, slot: i32, visit: &mut dyn FnMut(Visited<'_>)) {
@@ -514,7 +516,7 @@ impl<const L: usize> Panes for Groups<L> {
                     }
                     *entries -= held.fold_until(slot, span);
                     let kept = extras.advance(group, slot);
-                    if held.is_awake() && held.rows < few {
+                    if held.is_awake() && held.rows < few && held.deltas.len() <= 2 * few as usize {
                         held.arranged = held.end(span).unwrap_or(slot);
                     } else if let Some(end) = held.end(span).filter(|_| held.arranged <= slot) {
                         held.arranged = end;
@@ -716,5 +718,22 @@ mod tests {
         // Two more at once.
         (0..2).for_each(|_| panes.add_row(group, Seen { enter: 9_902, leave: 10_901 }));
         assert!(panes.may_hold(group));
+    }
+
+    /// Late rows leave long before what is known of them is over.
+    #[test]
+    fn waking_again_and_again_takes_no_more_room() {
+        let plan = Plan { span: 6_000, rows_min: 2, bytes_max: usize::MAX, ..Plan::default() };
+        let mut panes = panes(1, plan, 0);
+        for slot in (1..30_000).step_by(4) {
+            let group = panes.group(b"a").expect("there is room");
+            (0..2).for_each(|_| panes.add_row(group, Seen { enter: slot, leave: slot + 1 }));
+            assert!(panes.may_hold(group));
+            while let Some(change) = panes.next_change().filter(|change| *change <= slot + 2) {
+                panes.advance(change, &mut |_| {});
+            }
+            panes.reach(slot + 2);
+        }
+        assert!(panes.bytes() < 1 << 20, "{} bytes", panes.bytes());
     }
 }
