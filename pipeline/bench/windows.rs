@@ -28,6 +28,8 @@ const READS_FIRING: usize = 270_000;
 /// Users who are above the count's threshold all the time, with one event in ten; the others never are.
 const BUSY: usize = 100;
 const QUICKEST_OF: usize = 7;
+/// Rounds of what is told as a ratio of two.
+const ROUNDS_OF_TWO: usize = 21;
 
 pub fn windows(stream: &[Message], skip: &Skip, rounds: usize, figures: &mut Figures) -> Result<()> {
     let schemas = Schemas::builtin();
@@ -70,7 +72,7 @@ fn fine(schemas: &Schemas, figures: &mut Figures) -> Result<()> {
     // In turn: a machine that changes its speed does so to both.
     let every = |every: &str| run(schemas, &[("count", "1h", every, count)], &reads);
     let (coarse, fine): (Vec<_>, Vec<_>) =
-        (0..QUICKEST_OF).map(|_| Ok((every("10m")?, every("10s")?))).collect::<Result<Vec<_>>>()?.into_iter().unzip();
+        (0..ROUNDS_OF_TWO).map(|_| Ok((every("10m")?, every("10s")?))).collect::<Result<Vec<_>>>()?.into_iter().unzip();
     figures.add_against("window-fine", quickest(fine).ns_per_event(), quickest(coarse).ns_per_event());
     Ok(())
 }

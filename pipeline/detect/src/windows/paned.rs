@@ -13,9 +13,10 @@ use hashbrown::hash_map::HashMap;
 use super::feeds::{Feeds, evaluate_all};
 use super::groups::{Group, Panes, Plan, ROWS, SLOTS_MAX, Seen, WARM, panes};
 use super::input::Sifted;
+use super::keys::Keys;
 use super::looks::Looks;
 use super::shape::Shape;
-use super::slots::Slots;
+use super::slots::{Slots, Span};
 use super::{Ahead, Changes, Fed};
 use crate::oracle::{self, Entity, Held};
 use crate::program::{Selected, run_steps};
@@ -138,36 +139,49 @@ impl Paned {
         }
         let keys = shape.codec.read(&evaluate_all(&part.keys, &sifted.rows)?)?;
         let feeds = Feeds::of(&shape, part, &sifted.rows)?;
-        for row in 0..rows {
-            let span = sifted.spans[row];
-            if !span.is_seen() {
-                continue;
+        let (mut placed, mut groups) = (Vec::with_capacity(WARM), Vec::with_capacity(WARM));
+        for from in (0..rows).step_by(WARM) {
+            placed.clear();
+            self.place(from..(from + WARM).min(rows), &sifted.spans, &keys, fed, &mut placed);
+            groups.clear();
+            groups.extend(placed.iter().map(|(_, group, _)| *group));
+            self.panes.warm(&groups);
+            for (row, group, seen) in placed.iter().copied() {
+                fed.kept += 1;
+                self.panes.add_row(group, seen);
+                if !feeds.add(self.panes.as_mut(), group, seen, row, &mut self.scratch) {
+                    fed.refused += 1;
+                }
+                if watch {
+                    self.watch(group, seen.enter);
+                }
+                self.head = self.head.max(seen.enter);
             }
-            let (Some(enter), Some(leave)) = (self.relative(span.enter), self.relative(span.leave)) else {
+        }
+        Ok(())
+    }
+
+    /// The groups of some rows, and what sees them.
+    fn place(
+        &mut self,
+        rows: Range<usize>,
+        spans: &[Span],
+        keys: &Keys,
+        fed: &mut Fed,
+        placed: &mut Vec<(usize, Group, Seen)>,
+    ) {
+        for row in rows.filter(|row| spans[*row].is_seen()) {
+            let (Some(enter), Some(leave)) = (self.relative(spans[row].enter), self.relative(spans[row].leave)) else {
                 fed.out_of_range += 1;
                 continue;
             };
-            let mut key = std::mem::take(&mut self.scratch);
-            key.clear();
-            keys.write(row, &mut key);
-            let group = self.panes.group(&key);
-            self.scratch = key;
-            let Some(group) = group else {
-                fed.refused += 1;
-                continue;
-            };
-            fed.kept += 1;
-            let seen = Seen { enter, leave };
-            self.panes.add_row(group, seen);
-            if !feeds.add(self.panes.as_mut(), group, seen, row, &mut self.scratch) {
-                fed.refused += 1;
+            self.scratch.clear();
+            keys.write(row, &mut self.scratch);
+            match self.panes.group(&self.scratch) {
+                Some(group) => placed.push((row, group, Seen { enter, leave })),
+                None => fed.refused += 1,
             }
-            if watch {
-                self.watch(group, enter);
-            }
-            self.head = self.head.max(enter);
         }
-        Ok(())
     }
 
     fn mark(&mut self, group: Group) -> &mut Mark {
