@@ -11,6 +11,7 @@ mod bags;
 mod compact;
 mod condition;
 mod deltas;
+mod distinct;
 mod extras;
 mod extremes;
 mod feeds;

@@ -2,8 +2,8 @@
 //! last seen, an advance looks only at groups that change there: neither grows with window/slide.
 //!
 //! Every additive aggregate is one lane of [`Deltas`]; lane 0 counts the rows, so that a group exists while it is
-//! positive. A counted distinct value is a run of boundaries at which any of its rows is seen: it adds one at the
-//! beginning of each such run and takes one away behind its end.
+//! positive. A distinct value adds one at the beginning of each run of boundaries that see it ([`Distinct`]) and takes one
+//! away behind its end.
 //!
 //! A group with fewer rows than its HAVING takes at least sleeps: no boundary looks at it for what comes and goes. It is
 //! brought up to date when it may have enough, and looked at once a window to see whether it is over. Most groups of most
@@ -11,19 +11,16 @@
 
 use ahash::RandomState;
 use hashbrown::HashTable;
-use hashbrown::hash_map::{Entry, HashMap};
 
 use super::agenda::Agenda;
 use super::condition::Condition;
 use super::deltas::{Deltas, Entry as Delta, Gone};
+use super::distinct::{Distinct, Joined};
 use super::extras::{Extras, Kept, Kinds};
 use crate::fault::{self, Fault};
 
 /// Slots are kept relative to the first one met: 2^31 slides of a second are 68 years.
 pub const SLOTS_MAX: i64 = 1 << 30;
-
-/// Distinct values that are no longer seen by any boundary are swept out when so many more have come.
-const SWEEP_MIN: usize = 4_096;
 
 /// New groups, or members of bags, after which the budget is looked at.
 const BUDGET_CHECK: usize = 1_024;
@@ -84,14 +81,10 @@ impl<const L: usize> Slot<L> {
     fn fold_until(&mut self, slot: i32, span: i32) -> usize {
         self.folded = slot;
         let Gone { entries, first_lane } = self.deltas.fold_until(slot, span, &mut self.first, &mut self.sums);
-        self.lose(first_lane);
-        entries
-    }
-
-    fn lose(&mut self, rows: i64) {
         if self.rows < i32::MAX {
-            self.rows -= rows as i32;
+            self.rows -= first_lane as i32;
         }
+        entries
     }
 
     /// Where the last of what is known of it is over.
@@ -172,14 +165,9 @@ pub fn panes(lanes: usize, plan: Plan, now: i32) -> Box<dyn Panes> {
     }
 }
 
-/// Boundaries at which one distinct value of one group is seen, as runs.
-type Run = (i32, i32);
-
 struct Groups<const L: usize> {
     index: HashTable<Group>,
     hasher: RandomState,
-    /// Values of distinct lanes by two independent hashes: 128 keyed bits stand for group, lane and value.
-    value_hashers: (RandomState, RandomState),
     slots: Vec<Slot<L>>,
     free: Vec<Group>,
     extras: Extras,
@@ -190,10 +178,7 @@ struct Groups<const L: usize> {
     wakes: i32,
     /// Of the deltas of all groups.
     entries: usize,
-    values: HashMap<u128, Run, RandomState>,
-    /// Earlier runs of a value that has several.
-    earlier: HashMap<u128, Vec<Run>, RandomState>,
-    sweep_at: usize,
+    distinct: Distinct,
     now: i32,
     key_bytes: usize,
     bytes_max: usize,
@@ -206,7 +191,6 @@ impl<const L: usize> Groups<L> {
         Groups {
             index: HashTable::new(),
             hasher: RandomState::new(),
-            value_hashers: (RandomState::new(), RandomState::new()),
             slots: Vec::new(),
             free: Vec::new(),
             extras: Extras::new(kinds),
@@ -214,9 +198,7 @@ impl<const L: usize> Groups<L> {
             span,
             wakes: rows_min.clamp(0, i64::from(i32::MAX)) as i32,
             entries: 0,
-            values: HashMap::with_hasher(RandomState::new()),
-            earlier: HashMap::with_hasher(RandomState::new()),
-            sweep_at: SWEEP_MIN,
+            distinct: Distinct::new(),
             now,
             key_bytes: 0,
             bytes_max,
@@ -281,7 +263,7 @@ impl<const L: usize> Groups<L> {
         if slot.rows >= self.wakes {
             self.catch_up(group);
         }
-        let (now, span) = (self.now, self.span);
+        let now = self.now;
         let slot = &mut self.slots[group as usize];
         if slot.rows >= self.wakes {
             slot.arranged = AWAKE;
@@ -291,96 +273,24 @@ impl<const L: usize> Groups<L> {
             let from = if fault::is(Fault::WokenHalf) { seen.enter } else { i32::MIN };
             slot.deltas.boundaries().filter(|at| *at >= from).for_each(|at| self.agenda.push(now, at, group));
         } else if slot.arranged <= now {
-            let end = slot.end(span).map_or(now + 1, |end| end.max(now + 1));
-            self.agenda.push(now, end.saturating_sub(span), group);
-            slot.arranged = end;
+            self.arrange(group);
         }
     }
 
-    fn value_id(&self, group: Group, lane: usize, value: &[u8]) -> u128 {
-        let group = if fault::is(Fault::ValueOfAnyGroup) { 0 } else { group };
-        let of = |hasher: &RandomState| hasher.hash_one((group, lane as u32, value));
-        (u128::from(of(&self.value_hashers.0)) << 64) | u128::from(of(&self.value_hashers.1))
-    }
-
-    /// Joins a run to those of its value that it meets, and returns how the count changes where.
-    fn join(&mut self, id: u128, run: Run) -> Joined {
-        let now = self.now;
-        match self.values.entry(id) {
-            Entry::Vacant(vacant) => {
-                vacant.insert(run);
-                Joined::New
-            }
-            Entry::Occupied(mut have) => {
-                let (first, last) = *have.get();
-                if first <= run.0 && run.1 <= last {
-                    return Joined::Nothing;
-                }
-                let several = self.earlier.contains_key(&id);
-                if last <= now && !several {
-                    // Long gone: no boundary ahead sees it.
-                    have.insert(run);
-                    return Joined::New;
-                }
-                if !several && first <= run.0 && run.0 <= last + 1 {
-                    if fault::is(Fault::DistinctNotProlonged) {
-                        return Joined::Nothing;
-                    }
-                    have.insert((first, run.1));
-                    return Joined::Longer { from: last, to: run.1 };
-                }
-                Joined::Among
-            }
-        }
-    }
-
-    /// The general case: all runs of a value, those that meet the new one joined with it.
-    fn join_among(&mut self, group: Group, lane: usize, id: u128, run: Run) {
-        let mut runs = self.earlier.remove(&id).unwrap_or_default();
-        runs.extend(self.values.remove(&id));
-        let now = self.now;
-        runs.retain(|(_, last)| *last > now);
-        let meets = |a: &Run| a.0 <= run.1 + 1 && run.0 <= a.1 + 1;
-        let (met, mut apart): (Vec<Run>, Vec<Run>) = runs.into_iter().partition(meets);
-        let joined = met.iter().fold(run, |j, m| (j.0.min(m.0), j.1.max(m.1)));
-        for (first, last) in &met {
-            self.come(group, *first, lane, -1);
-            self.go(group, last + 1, lane, -1);
-        }
-        self.come(group, joined.0, lane, 1);
-        self.go(group, joined.1 + 1, lane, 1);
-        apart.push(joined);
-        apart.sort_unstable();
-        let latest = apart.pop().expect("at least the new run");
-        self.values.insert(id, latest);
-        if !apart.is_empty() {
-            self.earlier.insert(id, apart);
-        }
+    /// A group that sleeps is looked at where the last of what is known of it is over.
+    fn arrange(&mut self, group: Group) {
+        let next = self.now + 1;
+        let slot = &mut self.slots[group as usize];
+        slot.arranged = slot.end(self.span).map_or(next, |end| end.max(next));
+        self.agenda.push(self.now, slot.arranged.saturating_sub(self.span), group);
     }
 
     fn tidy(&mut self) {
-        self.sweep();
+        self.distinct.sweep(self.now);
         if self.full {
             // Nothing is added to bags meanwhile, so that they would not look for what is over by themselves.
             self.extras.prune(self.now);
             self.full = self.bytes() > self.bytes_max;
-        }
-    }
-
-    fn sweep(&mut self) {
-        if self.values.len() < self.sweep_at {
-            return;
-        }
-        let now = self.now;
-        self.values.retain(|_, (_, last)| *last > now);
-        let values = &self.values;
-        self.earlier.retain(|id, runs| {
-            runs.retain(|(_, last)| *last > now);
-            !runs.is_empty() && values.contains_key(id)
-        });
-        self.sweep_at = (self.values.len() * 2).max(SWEEP_MIN);
-        if self.values.capacity() > 4 * self.sweep_at {
-            self.values.shrink_to(self.sweep_at);
         }
     }
 }
@@ -390,13 +300,6 @@ impl<const L: usize> Groups<L> {
 fn warm<const L: usize>(slots: &[Slot<L>], groups: &[Group]) {
     let all = groups.iter().fold(0, |all, group| all ^ slots[*group as usize].deltas.touch());
     std::hint::black_box(all);
-}
-
-enum Joined {
-    Nothing,
-    New,
-    Longer { from: i32, to: i32 },
-    Among,
 }
 
 impl<const L: usize> Panes for Groups<L> {
@@ -446,8 +349,7 @@ impl<const L: usize> Panes for Groups<L> {
     }
 
     fn add_distinct(&mut self, group: Group, seen: Seen, lane: usize, value: &[u8]) {
-        let id = self.value_id(group, lane, value);
-        match self.join(id, (seen.enter, seen.leave)) {
+        match self.distinct.add((group, lane), value, (seen.enter, seen.leave), self.now) {
             Joined::Nothing => {}
             Joined::New => {
                 self.come(group, seen.enter, lane, 1);
@@ -457,7 +359,14 @@ impl<const L: usize> Panes for Groups<L> {
                 self.go(group, from + 1, lane, -1);
                 self.go(group, to + 1, lane, 1);
             }
-            Joined::Among => self.join_among(group, lane, id, (seen.enter, seen.leave)),
+            Joined::Among { met, joined } => {
+                for (first, last) in met {
+                    self.come(group, first, lane, -1);
+                    self.go(group, last + 1, lane, -1);
+                }
+                self.come(group, joined.0, lane, 1);
+                self.go(group, joined.1 + 1, lane, 1);
+            }
         }
     }
 
@@ -518,9 +427,8 @@ impl<const L: usize> Panes for Groups<L> {
                     let kept = extras.advance(group, slot);
                     if held.is_awake() && held.rows < few && held.deltas.len() <= 2 * few as usize {
                         held.arranged = held.end(span).unwrap_or(slot);
-                    } else if let Some(end) = held.end(span).filter(|_| held.arranged <= slot) {
-                        held.arranged = end;
-                        again.push((end.saturating_sub(span), group));
+                    } else if held.arranged <= slot && !held.deltas.is_empty() {
+                        again.push(group);
                     }
                     let ahead = !held.deltas.is_empty() && !fault::is(Fault::ForgottenEarly);
                     let over = held.sums[ROWS] <= 0 && !ahead;
@@ -528,7 +436,7 @@ impl<const L: usize> Panes for Groups<L> {
                 }
             }
         });
-        again.into_iter().for_each(|(at, group)| self.agenda.push(slot, at, group));
+        again.into_iter().for_each(|group| self.arrange(group));
         self.tidy();
     }
 
@@ -592,8 +500,7 @@ impl<const L: usize> Panes for Groups<L> {
             + self.extras.bytes()
             + self.agenda.bytes()
             + self.entries * size_of::<Delta<L>>() * 3 / 2
-            + self.values.capacity() * (size_of::<(u128, Run)>() + 1)
-            + self.earlier.len() * 64
+            + self.distinct.bytes()
     }
 
     fn now(&self) -> i32 {

@@ -285,7 +285,7 @@ impl Live {
         let more = paned.next_change().is_some_and(|slot| slot <= to);
         for (slot, changes) in all {
             self.apply(slot, changes, told);
-            self.last = self.last.max(Some(slot));
+            self.last = Some(slot);
         }
         if steps.map_err(QueryError::run)? > 0 {
             self.failures = 0;

@@ -28,6 +28,8 @@ pub struct Paned {
     panes: Box<dyn Panes>,
     /// Boundary numbers are kept relative to this one.
     zero: Option<i64>,
+    /// The final boundary while there is no such number.
+    reached: Option<i64>,
     /// By group.
     marks: Vec<Mark>,
     /// Groups to be looked at ahead of the final boundary.
@@ -95,6 +97,7 @@ impl Paned {
             shape,
             panes,
             zero: None,
+            reached: None,
             marks: Vec::new(),
             watched: Vec::new(),
             holding: HashMap::with_hasher(RandomState::new()),
@@ -133,9 +136,11 @@ impl Paned {
             return Ok(());
         }
         if self.zero.is_none() {
-            let first = sifted.spans.iter().filter(|s| s.is_seen()).map(|s| s.enter).min();
-            // Only a number to count from: nothing is final yet, and rows may still come before it.
-            self.zero = first;
+            // Only a number to count from: rows may still come before it.
+            self.zero = sifted.spans.iter().filter(|s| s.is_seen()).map(|s| s.enter).min();
+            if let Some(slot) = self.reached.and_then(|slot| self.relative(slot)) {
+                self.panes.reach(slot);
+            }
         }
         let keys = shape.codec.read(&evaluate_all(&part.keys, &sifted.rows)?)?;
         let feeds = Feeds::of(&shape, part, &sifted.rows)?;
@@ -223,7 +228,9 @@ impl Paned {
                 failed = failed.or(self.settle(&mut pass, watch, told));
             }
         }
-        if self.panes.next_change().is_none_or(|slot| self.absolute(slot) > to)
+        if self.zero.is_none() {
+            self.reached = Some(to);
+        } else if self.panes.next_change().is_none_or(|slot| self.absolute(slot) > to)
             && let Some(slot) = self.relative(to)
         {
             self.panes.reach(slot);
