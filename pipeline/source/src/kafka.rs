@@ -19,6 +19,7 @@ mod context;
 mod gauges;
 mod header;
 mod producer;
+mod rejoin;
 mod repair;
 mod stall;
 mod standing;
@@ -30,7 +31,7 @@ use std::time::{Duration, Instant};
 
 use event::{Message, Offsets, Origin, Partition, PartitionState, Polled, Positions};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-use rdkafka::error::KafkaResult;
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 use tracing::info;
@@ -41,10 +42,10 @@ pub use producer::{Acknowledge, Producer};
 use crate::cursor::Cursor;
 use crate::feed::now;
 use crate::{Feed, POLL_BYTES_MAX, POLL_MESSAGES_MAX, SourceError};
-use config::creation_error;
 use context::Context;
 use gauges::Gauges;
 use header::Mapped;
+use rejoin::Membership;
 use standing::{ATTENDED, lag};
 use watch::{Watch, missing_topic};
 
@@ -66,9 +67,9 @@ pub struct KafkaFeed {
     // Dropped before the consumer, of which it holds a share.
     watch: Option<Watch>,
     consumer: Arc<BaseConsumer<Context>>,
+    config: KafkaConfig,
     topics: BTreeMap<Arc<str>, Mapped>,
-    idle_after: Duration,
-    stall_after: Duration,
+    membership: Membership,
     attended: Duration,
     /// The manifest's positions.
     durable: Positions,
@@ -85,15 +86,14 @@ impl KafkaFeed {
     /// Joins the group. `positions` are the manifest's.
     pub fn open(config: &KafkaConfig, positions: Positions) -> Result<KafkaFeed, SourceError> {
         config.check()?;
-        let context = Context::new(Cursor::new(positions.clone()));
-        let consumer: BaseConsumer<Context> = config.client().create_with_context(context).map_err(creation_error)?;
+        let context = Context::new(Cursor::new(positions.clone()), false);
         let topics = config.topics.iter().map(Mapped::new).map(|mapped| (mapped.topic.clone(), mapped));
         let mut feed = KafkaFeed {
             watch: None,
-            consumer: Arc::new(consumer),
+            consumer: rejoin::consumer(config, context)?,
+            config: config.clone(),
             topics: topics.collect(),
-            idle_after: config.idle_after,
-            stall_after: config.stall_after,
+            membership: Membership::default(),
             attended: ATTENDED,
             durable: positions,
             held_since: None,
@@ -102,9 +102,8 @@ impl KafkaFeed {
             failure: None,
         };
         feed.check_topics()?;
-        let names: Vec<&str> = feed.topics.keys().map(|name| &**name).collect();
-        feed.consumer.subscribe(&names).map_err(|error| SourceError::Kafka(error.to_string()))?;
-        feed.watch = Some(Watch::start(feed.consumer.clone(), feed.topics.keys().cloned().collect())?);
+        feed.join()?;
+        let names: Vec<&Arc<str>> = feed.topics.keys().collect();
         info!(brokers = config.brokers, group = config.group_id, topics = ?names, "following kafka");
         Ok(feed)
     }
@@ -169,7 +168,7 @@ impl KafkaFeed {
         let mut deadline = Instant::now() + wait;
         let mut messages = std::mem::take(&mut self.early);
         let mut bytes = messages.iter().map(|message| message.bytes.len()).sum::<usize>();
-        while bytes < POLL_BYTES_MAX && messages.len() < POLL_MESSAGES_MAX && self.failure.is_none() {
+        while bytes < POLL_BYTES_MAX && messages.len() < POLL_MESSAGES_MAX && self.may_poll() {
             let left = deadline.saturating_duration_since(Instant::now());
             match consumer.poll(left) {
                 None if left.is_zero() => break,
@@ -184,11 +183,21 @@ impl KafkaFeed {
                         messages.push(message);
                     }
                 }
-                Some(Err(error)) => self.failure = self.judge(error).err(),
+                Some(Err(error)) => self.heed(error),
             }
             self.heed_callbacks();
         }
         messages
+    }
+
+    fn may_poll(&self) -> bool {
+        self.failure.is_none() && !self.membership.over
+    }
+
+    fn heed(&mut self, error: KafkaError) {
+        if !self.membership.heed(&error) {
+            self.failure = self.judge(error).err();
+        }
     }
 
     fn heed_callbacks(&mut self) {
@@ -236,11 +245,12 @@ impl KafkaFeed {
         let ours = state.assigned.iter().filter_map(|((topic, partition), assigned)| {
             let source = self.topics.get(topic)?.source;
             let lag = lag(state.cursor.next(&(topic.clone(), *partition)), assigned, now);
-            let idle = lag == Some(0) && assigned.arrived.elapsed() >= self.idle_after;
+            let idle = lag == Some(0) && assigned.arrived.elapsed() >= self.config.idle_after;
             Some(PartitionState { source, topic: topic.clone(), partition: *partition, lag, idle })
         });
         let held = state.foreign.iter().filter(|(_, foreign)| foreign.holds(now, self.attended));
-        let held = held.filter_map(|((topic, partition), _)| {
+        let awaited = if state.assigned.is_empty() { self.membership.waits_for() } else { &[] };
+        let held = held.map(|(partition, _)| partition).chain(awaited).filter_map(|(topic, partition)| {
             let source = self.topics.get(topic)?.source;
             Some(PartitionState { source, topic: topic.clone(), partition: *partition, lag: None, idle: false })
         });
@@ -284,6 +294,9 @@ impl Feed for KafkaFeed {
             return Err(failure);
         }
         self.held_since = None;
+        if self.membership.over {
+            self.join_again()?;
+        }
         self.pause(false)?;
         let messages = self.gather(wait);
         self.look_after();
@@ -307,9 +320,12 @@ impl Feed for KafkaFeed {
             std::thread::sleep(wait);
             return Ok(());
         }
+        if self.membership.over {
+            self.join_again()?;
+        }
         self.pause(true)?;
         let (consumer, deadline) = (self.consumer.clone(), Instant::now() + wait);
-        while self.failure.is_none() {
+        while self.may_poll() {
             let left = deadline.saturating_duration_since(Instant::now());
             match consumer.poll(left) {
                 None if left.is_zero() => break,
@@ -319,7 +335,7 @@ impl Feed for KafkaFeed {
                     let message = self.take(&message);
                     self.early.extend(message);
                 }
-                Some(Err(error)) => self.failure = self.judge(error).err(),
+                Some(Err(error)) => self.heed(error),
             }
             self.heed_callbacks();
         }
@@ -338,7 +354,7 @@ impl Feed for KafkaFeed {
         self.watch = None;
         // One that is on its way may be refused; this one is waited for.
         let untold = self.untold();
-        if !untold.is_empty() {
+        if !untold.is_empty() && !self.membership.over {
             self.commit(untold, CommitMode::Sync);
         }
         // Dropping the consumer leaves the group.

@@ -81,8 +81,8 @@ pub(super) struct Context {
 }
 
 impl Context {
-    pub fn new(cursor: Cursor) -> Self {
-        Context { state: Mutex::new(State { cursor, ..State::default() }), ..Context::default() }
+    pub fn new(cursor: Cursor, paused: bool) -> Self {
+        Context { state: Mutex::new(State { cursor, paused, ..State::default() }), ..Context::default() }
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {

@@ -112,7 +112,7 @@ impl KafkaFeed {
                 let at = state.cursor.next(partition);
                 let behind = !state.paused && lag(at, assigned, now).is_some_and(|lag| lag > 0);
                 let fetched_to = assigned.fetched_to;
-                if let Some(remedy) = assigned.progress.look((at, fetched_to), behind, now, self.stall_after) {
+                if let Some(remedy) = assigned.progress.look((at, fetched_to), behind, now, self.config.stall_after) {
                     stalls.push((partition.clone(), at, remedy));
                 }
             }
@@ -124,7 +124,7 @@ impl KafkaFeed {
     }
 
     fn help(&self, partition: Partition, at: Option<i64>, remedy: Remedy) -> Result<(), SourceError> {
-        let after = self.stall_after;
+        let after = self.config.stall_after;
         let (topic, number) = (partition.0.clone(), partition.1);
         error!(%topic, partition = number, position = ?at, ?after, ?remedy, "a partition has something to read and stands still");
         metrics::counter!("stakeout_source_stalls_total", "topic" => topic.to_string()).increment(1);

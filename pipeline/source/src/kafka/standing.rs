@@ -21,7 +21,7 @@ pub(super) const ATTENDED: Duration = Duration::from_secs(30);
 
 /// How long to wait for a partition that nobody attends: the default session timeout (45 s), by which the group is
 /// rid of a dead member, and a slow rebalance.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Records between our position and the end of the partition; `None` while the broker's word is missing or old.
 pub(super) fn lag(next: Option<i64>, assigned: &Assigned, now: Instant) -> Option<i64> {

@@ -139,3 +139,60 @@ fn what_cannot_be_unpacked_ends_the_feed_and_says_what_could_be() {
     let fenced = feed.judge(KafkaError::MessageConsumptionFatal(Code::FencedInstanceId)).unwrap_err().to_string();
     assert!(fenced.contains("the same `instance`"), "{fenced}");
 }
+
+/// Refuses the next heartbeat of a static member as the group does when its id was given to another.
+fn fence(mock: &Mock) {
+    mock.request_errors(RDKafkaApiKey::Heartbeat, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID]);
+}
+
+#[test]
+fn a_member_that_is_fenced_joins_again_and_goes_on_where_it_stood() {
+    for holding in [false, true] {
+        let mock = cluster(1);
+        let mut config = KafkaConfig { group_instance_id: Some("one".into()), ..config(&mock) };
+        // The mock keeps the member that was fenced for so long.
+        config.properties.insert("session.timeout.ms".into(), "3000".into());
+        let mut feed = KafkaFeed::open(&config, Positions::new()).unwrap();
+        produce(&mock, 10, 0);
+        read(&mut feed, 10);
+        let first = Arc::as_ptr(&feed.consumer);
+        fence(&mock);
+        let started = Instant::now();
+        while Arc::as_ptr(&feed.consumer) == first {
+            assert!(started.elapsed() < Duration::from_secs(60), "not fenced");
+            if holding {
+                feed.hold(Duration::from_millis(50)).unwrap();
+            } else {
+                let polled = feed.poll(Duration::from_millis(50)).unwrap();
+                assert!(polled.messages.is_empty());
+                assert_eq!(polled.partitions.len(), 1, "what was ours holds the watermark until it is again");
+            }
+        }
+        // Paused or not, as before.
+        produce(&mock, 5, 0);
+        read(&mut feed, 5);
+        feed.committed(&Offsets(Positions::from([(("audit".into(), 0), 15)]))).unwrap();
+        poll_until(&mut feed, "it is told by the new consumer", |polled| {
+            polled.unwrap();
+            committed(&mock).filter(|told| *told == 15)
+        });
+
+        fence(&mock);
+        let error = poll_until(&mut feed, "it gives up", Result::err).to_string();
+        assert!(error.contains("another process uses the same `instance`"), "{error}");
+        Box::new(feed).close().unwrap();
+    }
+}
+
+/// What the group has committed of the one partition.
+fn committed(mock: &Mock) -> Option<i64> {
+    let asking: BaseConsumer<DefaultConsumerContext> = ClientConfig::new()
+        .set("bootstrap.servers", mock.bootstrap_servers())
+        .set("group.id", "stakeout")
+        .create()
+        .unwrap();
+    let mut asked = TopicPartitionList::new();
+    asked.add_partition("audit", 0);
+    let answer = asking.committed_offsets(asked, Duration::from_secs(5)).unwrap();
+    answer.elements()[0].offset().to_raw()
+}
