@@ -117,8 +117,9 @@ impl Page<'_> {
         entry(page, "finding", &finding);
         let kept = match how.panes {
             Ok(()) => format!(
-                "as panes of {}: neither an event nor a boundary costs more as the window grows{}",
+                "as panes of {}{}: neither an event nor a boundary costs more as the window grows{}",
                 format_span(every_us),
+                self.shared(),
                 if how.lists { ", but by what array_agg lists" } else { "" }
             ),
             Err(why) => format!("as the rows of its window, evaluated when they change: {why}"),
@@ -129,6 +130,16 @@ impl Page<'_> {
             us => format!("a burst is sure to be seen whole if it is shorter than {}", format_span(us)),
         };
         entry(page, "sure", &sure);
+    }
+
+    fn shared(&self) -> String {
+        match self.rules.sharing_panes_with(self.rule).as_slice() {
+            [] => String::new(),
+            others => {
+                let ids: Vec<&str> = others.iter().map(|rule| rule.id.as_str()).collect();
+                format!(", from the next start on one set for it and {}", ids.join(", "))
+            }
+        }
     }
 
     /// Rows of `unparsed` come from any source.

@@ -14,25 +14,36 @@ use datafusion::error::Result;
 #[derive(Debug)]
 pub struct Codec {
     schema: SchemaRef,
+    /// How each column sorts.
+    options: Vec<SortOptions>,
     /// `None` when there are no columns.
     converter: Option<RowConverter>,
+}
+
+/// The bytes of one mean the same to the other.
+impl PartialEq for Codec {
+    fn eq(&self, other: &Codec) -> bool {
+        self.schema == other.schema && self.options == other.options
+    }
 }
 
 impl Codec {
     pub fn new(schema: SchemaRef) -> Result<Codec, ArrowError> {
         let fields: Vec<SortField> = schema.fields().iter().map(|f| SortField::new(f.data_type().clone())).collect();
+        let options = vec![SortOptions::default(); fields.len()];
         let converter = if fields.is_empty() { None } else { Some(RowConverter::new(fields)?) };
-        Ok(Codec { schema, converter })
+        Ok(Codec { schema, options, converter })
     }
 
     /// For bytes that sort so. `None` where a type has no such form.
     pub fn sorted(columns: Vec<(DataType, SortOptions)>) -> Option<Codec> {
         let named = |(n, (kind, _)): (usize, &(DataType, SortOptions))| Field::new(n.to_string(), kind.clone(), true);
         let schema = Arc::new(Schema::new(columns.iter().enumerate().map(named).collect::<Vec<_>>()));
+        let options = columns.iter().map(|(_, options)| *options).collect();
         let field = |(kind, options)| SortField::new_with_options(kind, options);
         let fields: Vec<SortField> = columns.into_iter().map(field).collect();
         let converter = RowConverter::supports_fields(&fields).then(|| RowConverter::new(fields).ok()).flatten()?;
-        Some(Codec { schema, converter: Some(converter) })
+        Some(Codec { schema, options, converter: Some(converter) })
     }
 
     pub fn schema(&self) -> &SchemaRef {

@@ -26,7 +26,7 @@ use crate::offsets::{advance_offsets, covers, past, raise};
 use crate::rule::{Body, Rule};
 use crate::ruleset::RuleSet;
 use crate::singles::Singles;
-use crate::windows::{self, Choices, Live, Together, Told, Usage};
+use crate::windows::{self, Choices, Live, Together, Usage};
 
 /// Boundaries per rule and call: a rule that has to catch up leaves room for the others and for new rows.
 const BOUNDARIES_PER_CALL: usize = 5_000;
@@ -50,7 +50,8 @@ pub struct Output {
 pub struct Engine {
     rules: RuleSet,
     frontier: Frontier,
-    /// By rule id; windowed rules over live rows. `None` until rows or a store are at hand.
+    /// Windowed rules over live rows, by the id of the first of those that share panes. `None` until rows or a store are at
+    /// hand.
     live: Option<BTreeMap<String, Live>>,
     /// The sieves of `live`; made when rows come.
     together: Option<Together>,
@@ -67,8 +68,8 @@ pub struct Engine {
     evidence_max: usize,
     /// After which [`Engine::on_commit`] lets others go first.
     slice: Duration,
-    /// Rules, by number, that have not had their turn for the commit at hand, the longest waiting first.
-    waiting: VecDeque<usize>,
+    /// Of `live`, those that have not had their turn for the commit at hand, the longest waiting first.
+    waiting: VecDeque<String>,
     /// `first_seen` and state tables.
     memory: Memory,
     /// It has not judged all that the commit at hand makes final.
@@ -183,15 +184,19 @@ impl Engine {
         if let Some(live) = &mut self.live {
             let same_world = before.context == self.rules.context;
             let rules = &self.rules;
-            let stands = |rule: &Arc<Rule>| {
+            let stands = |rule: &Rule| {
                 let states = rule.windowed().states.iter().map(|s| s.version.clone());
                 std::iter::once(rule.version.clone()).chain(states).collect::<Vec<_>>()
             };
-            live.retain(|id, state| {
-                let now = rules.get(id).filter(|rule| rule.window.is_some());
-                same_world && now.is_some_and(|rule| stands(rule) == stands(state.rule()))
-            });
-            let rebuilt = rules.rules.iter().filter(|r| r.window.is_some() && !live.contains_key(&r.id));
+            let stays = |before: &Rule| {
+                let now = rules.get(&before.id).filter(|rule| rule.window.is_some());
+                same_world && now.is_some_and(|rule| stands(rule) == stands(before))
+            };
+            let states = std::mem::take(live).into_values();
+            let states = states.filter_map(|mut state| state.retain(stays).then_some(state));
+            live.extend(states.map(|state| (state.first().id.clone(), state)));
+            let kept: BTreeSet<&str> = live.values().flat_map(Live::rules).map(|rule| rule.id.as_str()).collect();
+            let rebuilt = rules.rules.iter().filter(|r| r.window.is_some() && !kept.contains(r.id.as_str()));
             self.broken.extend(rebuilt.map(|r| r.id.clone()));
             self.mend(&stored, &offsets).await?;
         }
@@ -214,7 +219,8 @@ impl Engine {
 
     /// What each windowed rule costs and holds.
     pub fn usage(&self) -> BTreeMap<String, Usage> {
-        self.live.iter().flatten().map(|(id, live)| (id.clone(), live.usage())).collect()
+        let states = self.live.iter().flatten().flat_map(|(_, state)| state.usage());
+        states.map(|(rule, usage)| (rule.id.clone(), usage)).collect()
     }
 
     /// Rows that admission let through: all that single-event rules find in them, and what windowed rules that may
@@ -245,16 +251,17 @@ impl Engine {
         let Some(mut live) = self.live.take() else { return };
         let together = self.together.get_or_insert_with(|| Together::new(&live, &self.rules.schemas));
         let mut choices: Vec<Choices> = batches.iter().map(|b| together.choose(&b.table, &b.rows)).collect();
-        for rule in self.rules.rules.clone() {
-            let Some(state) = live.get_mut(&rule.id) else { continue };
-            let mut told = Vec::new();
-            if let Err(error) = admit(state, &rule, batches, &mut choices) {
-                self.failed(&rule, &error.to_string());
-                self.broken.insert(rule.id.clone());
-            } else if let Err(error) = state.look_ahead(&mut told).await {
-                self.failed(&rule, &error.to_string());
+        for state in live.values_mut() {
+            match admit(state, batches, &mut choices) {
+                Ok(()) => state.look_ahead().await,
+                Err(error) => {
+                    for rule in state.rules() {
+                        self.failed(rule, &error.to_string());
+                        self.broken.insert(rule.id.clone());
+                    }
+                }
             }
-            self.tell_early(&rule, told, output).await;
+            self.tell_what_is_early(state, output).await;
         }
         self.live = Some(live);
     }
@@ -279,8 +286,9 @@ impl Engine {
             self.recent.retain(|recent| !covers(offsets, &recent.ranges));
             self.mend(&stored, offsets).await?;
             // Those that an earlier commit left waiting keep their place: else the last would wait for ever.
-            let others = (0..self.rules.rules.len()).filter(|n| !self.waiting.contains(n));
-            let others: Vec<usize> = others.collect();
+            let waiting: BTreeSet<&String> = self.waiting.iter().collect();
+            let others = self.live.iter().flat_map(BTreeMap::keys).filter(|id| !waiting.contains(id));
+            let others: Vec<String> = others.cloned().collect();
             self.waiting.extend(others);
         }
         if !goes_on || self.memory_waits {
@@ -299,26 +307,24 @@ impl Engine {
         self.on_commit(&committed, &offsets, history).await
     }
 
-    /// Each rule has one turn: one that failed is tried again with the next commit, one that has more to do goes to the end.
+    /// Each state has one turn: one that failed is tried again with the next commit, one that has more to do goes to the end.
     async fn evaluate_waiting(&mut self, committed: &Watermarks, stored: &SessionContext, output: &mut Output) {
         let Some(mut live) = self.live.take() else { return };
         let (started, mut again) = (Instant::now(), Vec::new());
-        while let Some(n) = self.waiting.pop_front() {
-            let rule = self.rules.rules[n].clone();
-            let Some(state) = live.get_mut(&rule.id) else { continue };
-            let mut told = Vec::new();
-            let outcome = self.advance(state, &rule, committed, stored, &mut told).await;
-            if matches!(outcome, Ok(true)) {
-                again.push(n);
+        while let Some(id) = self.waiting.pop_front() {
+            let Some(state) = live.get_mut(&id) else { continue };
+            if self.advance(state, committed, stored).await {
+                again.push(id);
             }
-            let (early, told) = told.into_iter().partition(|told| matches!(told, Told::Provisional(_)));
-            self.tell(stored, &rule, Origin::Live, told, output).await;
-            self.tell_early(&rule, early, output).await;
-            self.judge(&rule, state, outcome.map(drop));
-            if state.evaluated() != Micros::MIN {
-                output.frontier.boundaries.insert(rule.id.clone(), state.evaluated());
+            self.tell_all(state, stored, Origin::Live, output).await;
+            skip_what_keeps_failing(state);
+            let evaluated = state.evaluated();
+            for (rule, usage) in state.usage() {
+                show(rule, &usage);
+                if evaluated != Micros::MIN {
+                    output.frontier.boundaries.insert(rule.id.clone(), evaluated);
+                }
             }
-            show(&rule, &state.usage());
             if started.elapsed() > self.slice {
                 break;
             }
@@ -328,21 +334,23 @@ impl Engine {
         self.live = Some(live);
     }
 
-    /// True when boundaries or catch-ups are left.
-    async fn advance(
-        &self,
-        state: &mut Live,
-        rule: &Rule,
-        committed: &Watermarks,
-        stored: &SessionContext,
-        told: &mut Vec<Told>,
-    ) -> Result<bool, QueryError> {
-        let to = watermark(rule, committed);
+    /// True when boundaries or catch-ups are left. What fails is its rules' to tell.
+    async fn advance(&self, state: &mut Live, committed: &Watermarks, stored: &SessionContext) -> bool {
+        let to = watermark(state.first(), committed);
         let states = States::of(&self.memory, stored);
-        let mut more = to > state.evaluated() && state.advance(&states, to, BOUNDARIES_PER_CALL, told).await?;
-        more |= state.catch_up(&self.rules.base, &states, told).await?;
-        state.look_ahead(told).await?;
-        Ok(more)
+        let mut more = false;
+        if to > state.evaluated() {
+            more = match state.advance(&states, to, BOUNDARIES_PER_CALL).await {
+                Ok(more) => more,
+                Err(error) => {
+                    state.is_stuck(error);
+                    return false;
+                }
+            };
+        }
+        more |= state.catch_up(&self.rules.base, &states).await;
+        state.look_ahead().await;
+        more
     }
 
     /// Windowed rules over a stream that has ended: every boundary whose window has rows of `origin`, or of those
@@ -360,60 +368,72 @@ impl Engine {
         let mut live = if origin == Origin::Live && range.is_none() { self.live.take() } else { None };
         for rule in self.rules.rules.clone() {
             let Body::Windowed(_) = &rule.body else { continue };
-            let mut told = Vec::new();
-            let outcome = match live.as_mut().and_then(|live| live.get_mut(&rule.id)) {
-                Some(state) => self.finish_live(state, &stored, &mut told).await,
-                None => self.replay(&rule, origin, range, &stored, &mut told).await,
+            let mut replayed = None;
+            let (state, outcome) = match &mut live {
+                Some(live) => {
+                    // Told with the first of those that it shares panes with.
+                    let Some(state) = live.get_mut(&rule.id) else { continue };
+                    let outcome = self.finish_live(state, &stored).await;
+                    (state, outcome)
+                }
+                None => match Live::new(&self.rules.base, std::slice::from_ref(&rule), origin).await {
+                    Ok(state) => {
+                        let state = replayed.insert(state);
+                        let outcome = self.replay(state, range, &stored).await;
+                        (state, outcome)
+                    }
+                    Err(error) => {
+                        self.failed(&rule, &error.to_string());
+                        continue;
+                    }
+                },
             };
-            match outcome {
-                Ok(()) => self.recovered(&rule),
-                Err(error) => self.failed(&rule, &error.to_string()),
+            if let Err(error) = outcome {
+                state.is_stuck(error);
             }
-            self.tell(&stored, &rule, origin, told, &mut output).await;
+            self.tell_all(state, &stored, origin, &mut output).await;
         }
         self.live = live;
         Ok(output)
     }
 
-    async fn finish_live(
-        &self,
-        state: &mut Live,
-        stored: &SessionContext,
-        told: &mut Vec<Told>,
-    ) -> Result<(), QueryError> {
+    async fn finish_live(&self, state: &mut Live, stored: &SessionContext) -> Result<(), QueryError> {
         let states = States::of(&self.memory, stored);
-        state.finish(&states, told).await?;
-        while state.catch_up(&self.rules.base, &states, told).await? {}
+        state.finish(&states).await?;
+        while state.catch_up(&self.rules.base, &states).await {}
         Ok(())
     }
 
     async fn replay(
         &self,
-        rule: &Arc<Rule>,
-        origin: Origin,
+        state: &mut Live,
         range: Option<(Micros, Micros)>,
         stored: &SessionContext,
-        told: &mut Vec<Told>,
     ) -> Result<(), QueryError> {
-        let mut state = Live::new(&self.rules.base, rule.clone(), origin).await?;
         let states = States::of(&self.memory, stored);
-        state.replay(&states, range, told).await?;
-        while state.catch_up(&self.rules.base, &states, told).await? {}
+        state.replay(&states, range).await?;
+        while state.catch_up(&self.rules.base, &states).await {}
         Ok(())
     }
 
     /// States without a past: nothing was admitted before.
     async fn begin(&mut self) -> Result<(), DetectError> {
         let mut live = BTreeMap::new();
-        for rule in self.rules.rules.iter().filter(|r| r.window.is_some()) {
-            let mut state = Live::new(&self.rules.base, rule.clone(), Origin::Live).await?;
-            if let Some(start) = self.frontier.boundaries.get(&rule.id).filter(|b| **b != Micros::MIN) {
-                state.begin(*start);
+        let windowed = self.rules.rules.iter().filter(|r| r.window.is_some());
+        for (rules, start) in windows::families(windowed.map(|rule| (rule, self.start_of(rule)))) {
+            let mut state = Live::new(&self.rules.base, &rules, Origin::Live).await?;
+            if start != Micros::MIN {
+                state.begin(start);
             }
-            live.insert(rule.id.clone(), state);
+            live.insert(state.first().id.clone(), state);
         }
         self.live = Some(live);
         Ok(())
+    }
+
+    /// The last boundary of a windowed rule that was final.
+    fn start_of(&self, rule: &Rule) -> Micros {
+        self.frontier.boundaries.get(&rule.id).copied().unwrap_or(Micros::MIN)
     }
 
     /// States as if the process had never stopped: a function of the stored rows and the frontier.
@@ -432,19 +452,19 @@ impl Engine {
             windows::restore(&mut live, boundaries, &self.rules.schemas, &states, &self.rules.base).await
         };
         for (id, outcome) in outcomes {
-            let (Some(rule), Some(state)) = (self.rules.get(&id).cloned(), live.get_mut(&id)) else { continue };
+            let Some(state) = live.get_mut(&id) else { continue };
             if let Some(error) = outcome {
-                self.failed(&rule, &error.to_string());
-                self.broken.insert(id);
+                for rule in state.rules() {
+                    self.failed(rule, &error.to_string());
+                    self.broken.insert(rule.id.clone());
+                }
                 continue;
             }
-            self.remember_provisional(&rule, state);
-            let mut told = Vec::new();
-            let looked = look_at_all(state, &mut told).await;
-            self.tell_early(&rule, told, output).await;
-            if let Err(error) = looked {
-                self.failed(&rule, &error.to_string());
-            }
+            self.remember_provisional(state);
+            // A new rule may hold at once.
+            state.watch_all();
+            state.look_ahead().await;
+            self.tell_what_is_early(state, output).await;
         }
         self.live = Some(live);
         self.retract_of_rules_that_are_gone(output);
@@ -453,40 +473,47 @@ impl Engine {
 
     /// Rebuilds states that have a gap: stored rows up to the commit, then what was admitted after it.
     async fn mend(&mut self, stored: &SessionContext, offsets: &Offsets) -> Result<(), DetectError> {
-        for id in std::mem::take(&mut self.broken) {
-            let Some(rule) = self.rules.get(&id).cloned() else { continue };
-            let start = self.frontier.boundaries.get(&id).copied().unwrap_or(Micros::MIN);
-            let mut state = Live::new(&self.rules.base, rule.clone(), Origin::Live).await?;
+        let broken = std::mem::take(&mut self.broken);
+        let broken = broken.iter().filter_map(|id| self.rules.get(id)).filter(|rule| rule.window.is_some());
+        for (rules, start) in windows::families(broken.map(|rule| (rule, self.start_of(rule)))) {
+            let mut state = Live::new(&self.rules.base, &rules, Origin::Live).await?;
             let mended = async {
                 let states = States::of(&self.memory, stored);
                 state.rebuild(&states, &self.rules.base, start, Some(offsets)).await?;
                 for recent in &self.recent {
                     let mut choices: Vec<Choices> = recent.batches.iter().map(|_| Choices::all()).collect();
-                    admit(&mut state, &rule, &recent.batches, &mut choices)?;
+                    admit(&mut state, &recent.batches, &mut choices)?;
                 }
                 Ok::<_, QueryError>(())
             };
             match mended.await {
                 Ok(()) => {
-                    self.remember_provisional(&rule, &mut state);
+                    self.remember_provisional(&mut state);
                     state.watch_all();
-                    self.recovered(&rule);
+                    rules.iter().for_each(|rule| self.recovered(rule));
                 }
                 Err(error) => {
-                    self.failed(&rule, &error.to_string());
-                    self.broken.insert(id.clone());
+                    for rule in &rules {
+                        self.failed(rule, &error.to_string());
+                        self.broken.insert(rule.id.clone());
+                    }
                 }
             }
             if let Some(live) = &mut self.live {
-                live.insert(id, state);
+                // What is broken is so with all that it shares panes with.
+                live.retain(|_, other| !other.rules().any(|rule| rules.iter().any(|r| r.id == rule.id)));
+                live.insert(state.first().id.clone(), state);
             }
         }
         Ok(())
     }
 
-    fn remember_provisional(&self, rule: &Rule, state: &mut Live) {
-        for finding in self.provisional.values().filter(|f| f.rule == rule.id) {
-            state.expect(finding.entity.clone(), finding.time.first());
+    fn remember_provisional(&self, state: &mut Live) {
+        for teller in state.tellers() {
+            let id = teller.rule().id.clone();
+            for finding in self.provisional.values().filter(|f| f.rule == id) {
+                teller.expect(finding.entity.clone(), finding.time.first());
+            }
         }
     }
 
@@ -625,17 +652,6 @@ impl Engine {
         advance_offsets(&mut output.frontier, rows);
     }
 
-    fn judge(&mut self, rule: &Rule, state: &mut Live, outcome: Result<(), QueryError>) {
-        let Err(error) = outcome else { return self.recovered(rule) };
-        self.failed(rule, &error.to_string());
-        state.failures += 1;
-        if state.failures >= FAILURES_MAX {
-            tracing::error!(rule = %rule.id, after = state.evaluated(), "rule skips a boundary it could not evaluate");
-            metrics::counter!("stakeout_rule_boundaries_skipped_total", "rule" => rule.id.clone()).increment(1);
-            state.skip();
-        }
-    }
-
     fn failed(&mut self, rule: &Rule, reason: &str) {
         metrics::counter!("stakeout_rule_errors_total", "rule" => rule.id.clone()).increment(1);
         metrics::gauge!("stakeout_rule_degraded", "rule" => rule.id.clone()).set(1.0);
@@ -652,17 +668,22 @@ impl Engine {
     }
 }
 
-/// Feeds one rule's state.
-fn admit(state: &mut Live, rule: &Rule, batches: &[Batch], choices: &mut [Choices]) -> Result<(), QueryError> {
+/// Feeds one state.
+fn admit(state: &mut Live, batches: &[Batch], choices: &mut [Choices]) -> Result<(), QueryError> {
+    let rule = state.first().clone();
     let mine = |(b, _): &(&Batch, &mut Choices)| rule.tables.iter().any(|t| **t == *b.table);
     let mut batches = batches.iter().zip(choices).filter(mine);
     batches.try_for_each(|(batch, choices)| state.admit(&batch.table, &batch.rows, choices))
 }
 
-/// An early look at a state that was just rebuilt: a new rule may hold at once.
-async fn look_at_all(state: &mut Live, told: &mut Vec<Told>) -> Result<(), QueryError> {
-    state.watch_all();
-    state.look_ahead(told).await
+fn skip_what_keeps_failing(state: &mut Live) {
+    if state.failures() < FAILURES_MAX {
+        return;
+    }
+    let (rule, after) = (state.first().id.clone(), state.evaluated());
+    tracing::error!(rule, after, "rule skips a boundary it could not evaluate");
+    metrics::counter!("stakeout_rule_boundaries_skipped_total", "rule" => rule).increment(1);
+    state.skip();
 }
 
 fn show(rule: &Rule, usage: &Usage) {
@@ -671,6 +692,7 @@ fn show(rule: &Rule, usage: &Usage) {
     metrics::counter!("stakeout_rule_rows_total", "rule" => label()).absolute(usage.rows);
     metrics::counter!("stakeout_rule_rows_kept_total", "rule" => label()).absolute(usage.kept);
     metrics::counter!("stakeout_rule_rows_refused_total", "rule" => label()).absolute(usage.refused);
+    metrics::counter!("stakeout_rule_rows_failed_total", "rule" => label()).absolute(usage.failed);
     metrics::counter!("stakeout_rule_nanoseconds_total", "rule" => label()).absolute(usage.busy.as_nanos() as u64);
 }
 

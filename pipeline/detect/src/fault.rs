@@ -67,6 +67,8 @@ pub enum Fault {
     ForgottenEarly,
     /// A group that wakes is not looked at where the rows that it slept through go.
     WokenHalf,
+    /// Of rules that share panes, the first alone says when a group wakes.
+    FirstWakes,
     /// A value of one group counts for all groups.
     ValueOfAnyGroup,
     /// A relation that falls silent goes on speaking until something else changes.

@@ -40,7 +40,7 @@ pub struct Direct {
     pub output: Projection,
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(crate) enum Step {
     Take(Vec<usize>),
     Keep(Arc<dyn PhysicalExpr>),

@@ -152,3 +152,10 @@ pub(crate) struct Windowed {
     /// May fire before its boundary is final, or why not.
     pub early: Result<(), String>,
 }
+
+impl Windowed {
+    /// Of a rule that is kept as panes.
+    pub fn panes(&self) -> &Arc<Shape> {
+        self.shape.as_ref().expect("it was asked whether it is kept as panes")
+    }
+}

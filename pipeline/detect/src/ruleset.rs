@@ -17,6 +17,7 @@ use crate::load::{Bench, id_of};
 use crate::memory::StateTable;
 use crate::rule::Rule;
 use crate::tuning::Tuning;
+use crate::windows::have_same_panes;
 
 /// Bytes of a rule file. A page of SQL with generous lists.
 const FILE_BYTES_MAX: u64 = 256 << 10;
@@ -186,6 +187,11 @@ impl RuleSet {
 
     pub fn get(&self, id: &str) -> Option<&Arc<Rule>> {
         self.rules.iter().find(|r| r.id == id)
+    }
+
+    /// The rules that keep the same of the same rows as `rule` does, and share its panes where they begin together.
+    pub fn sharing_panes_with(&self, rule: &Rule) -> Vec<&Arc<Rule>> {
+        self.rules.iter().filter(|other| other.id != rule.id && have_same_panes(rule, other)).collect()
     }
 
     /// Without exceptions, for the tests of rules: what a place lives with says nothing about a rule.

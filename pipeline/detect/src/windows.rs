@@ -14,10 +14,12 @@ mod deltas;
 mod distinct;
 mod extras;
 mod extremes;
+mod family;
 mod feeds;
 mod groups;
 pub(crate) mod input;
 mod joined;
+mod judge;
 mod keys;
 mod late;
 mod legs;
@@ -31,18 +33,21 @@ mod shape;
 mod sifted;
 mod silence;
 mod slots;
+mod teller;
 mod together;
 mod values;
 
 use std::collections::BTreeSet;
 
 pub(crate) use absent::absent;
-pub use live::{Live, Told, Usage};
+pub(crate) use family::{families, have_same_panes};
+pub use live::Live;
 pub(crate) use monotone::monotone;
 pub(crate) use restore::restore;
 pub(crate) use shape::{NoShape, Shape, shape};
 pub(crate) use sifted::{Sieves, fixed};
 pub(crate) use slots::Slots;
+pub use teller::{Told, Usage};
 pub(crate) use together::{Choices, Together};
 
 use crate::oracle::{Entity, Held};

@@ -25,7 +25,7 @@ mod stall;
 mod standing;
 mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -42,7 +42,7 @@ pub use producer::{Acknowledge, Producer};
 use crate::cursor::Cursor;
 use crate::feed::now;
 use crate::{Feed, POLL_BYTES_MAX, POLL_MESSAGES_MAX, SourceError};
-use context::Context;
+use context::{Context, State};
 use gauges::Gauges;
 use header::Mapped;
 use rejoin::Membership;
@@ -86,11 +86,11 @@ impl KafkaFeed {
     /// Joins the group. `positions` are the manifest's.
     pub fn open(config: &KafkaConfig, positions: Positions) -> Result<KafkaFeed, SourceError> {
         config.check()?;
-        let context = Context::new(Cursor::new(positions.clone()), false);
+        let state = State { cursor: Cursor::new(positions.clone()), ..State::default() };
         let topics = config.topics.iter().map(Mapped::new).map(|mapped| (mapped.topic.clone(), mapped));
         let mut feed = KafkaFeed {
             watch: None,
-            consumer: rejoin::consumer(config, context)?,
+            consumer: config.consumer(Context::new(state))?,
             config: config.clone(),
             topics: topics.collect(),
             membership: Membership::default(),
@@ -106,6 +106,14 @@ impl KafkaFeed {
         let names: Vec<&Arc<str>> = feed.topics.keys().collect();
         info!(brokers = config.brokers, group = config.group_id, topics = ?names, "following kafka");
         Ok(feed)
+    }
+
+    /// Asks the group for partitions.
+    fn join(&mut self) -> Result<(), SourceError> {
+        let names: Vec<&str> = self.topics.keys().map(|name| &**name).collect();
+        self.consumer.subscribe(&names).map_err(|error| SourceError::Kafka(error.to_string()))?;
+        self.watch = Some(Watch::start(self.consumer.clone(), self.topics.keys().cloned().collect())?);
+        Ok(())
     }
 
     /// A topic that is not there and that we never read is a mistake of the config: an error that names it. One that
@@ -249,8 +257,10 @@ impl KafkaFeed {
             Some(PartitionState { source, topic: topic.clone(), partition: *partition, lag, idle })
         });
         let held = state.foreign.iter().filter(|(_, foreign)| foreign.holds(now, self.attended));
-        let awaited = if state.assigned.is_empty() { self.membership.waits_for() } else { &[] };
-        let held = held.map(|(partition, _)| partition).chain(awaited).filter_map(|(topic, partition)| {
+        let held: BTreeSet<&Partition> =
+            held.map(|(partition, _)| partition).chain(self.membership.waits_for()).collect();
+        let held = held.into_iter().filter(|partition| !state.assigned.contains_key(partition));
+        let held = held.filter_map(|(topic, partition)| {
             let source = self.topics.get(topic)?.source;
             Some(PartitionState { source, topic: topic.clone(), partition: *partition, lag: None, idle: false })
         });

@@ -12,12 +12,43 @@ use crate::ident;
 use crate::rule::{Rule, Windowed};
 use crate::runs::Run;
 use crate::value;
-use crate::windows::Told;
+use crate::windows::{Live, Told};
 
 /// Provisional findings of one call that get their events at once; the others get them when they are confirmed.
 const EARLY_EVIDENCE_MAX: usize = 20;
 
 impl Engine {
+    /// What the rules of a state said since they were last asked, and whether they work.
+    pub(super) async fn tell_all(
+        &mut self,
+        state: &mut Live,
+        stored: &SessionContext,
+        origin: Origin,
+        output: &mut Output,
+    ) {
+        for teller in state.tellers() {
+            let rule = teller.rule().clone();
+            let (early, told) = teller.take_told().into_iter().partition(|told| matches!(told, Told::Provisional(_)));
+            self.tell(stored, &rule, origin, told, output).await;
+            self.tell_early(&rule, early, output).await;
+            match teller.take_failure() {
+                Some(error) => self.failed(&rule, &error.to_string()),
+                None => self.recovered(&rule),
+            }
+        }
+    }
+
+    /// Likewise where nothing can have become final.
+    pub(super) async fn tell_what_is_early(&mut self, state: &mut Live, output: &mut Output) {
+        for teller in state.tellers() {
+            let rule = teller.rule().clone();
+            if let Some(error) = teller.take_failure() {
+                self.failed(&rule, &error.to_string());
+            }
+            self.tell_early(&rule, teller.take_told(), output).await;
+        }
+    }
+
     /// Findings ahead of time. Their rows are not stored yet: the events are those at hand.
     pub(super) async fn tell_early(&mut self, rule: &Rule, told: Vec<Told>, output: &mut Output) {
         if told.is_empty() {

@@ -142,6 +142,31 @@ pub fn rule(random: &mut Random) -> (String, String, String) {
     (entity, header, sql)
 }
 
+/// Header lines, entity and SELECT of a rule that takes the same of the same rows, and makes something else of it: other
+/// thresholds, another entity, no early findings. `None` for what does not aggregate.
+pub fn twin(random: &mut Random, (entity, header, sql): (&str, &str, &str)) -> Option<(String, String, String)> {
+    let (groups, having) = sql.split_once(" GROUP BY ").filter(|_| !sql.contains("evidence"))?;
+    let keys = having.split(" HAVING ").next().expect("at least one part").trim();
+    let entity = if random.one_in(2) { entity } else { keys };
+    let mut words: Vec<String> = having.split(' ').map(str::to_owned).collect();
+    for n in 1..words.len() {
+        let compared = matches!(words[n - 1].as_str(), ">" | ">=" | "<" | "<=" | "=");
+        let end = words[n].find(|c: char| !c.is_ascii_digit()).unwrap_or(words[n].len());
+        if compared && end == 1 {
+            let other = random.below(4).to_string();
+            words[n].replace_range(..1, &other);
+            if random.one_in(4) {
+                words[n - 1] = (*random.pick(&["<", ">=", "="])).to_owned();
+            }
+        }
+    }
+    let header = match random.one_in(4) && !header.contains("emit") {
+        true => format!("{header}\nemit: final"),
+        false => header.to_owned(),
+    };
+    Some((entity.to_owned(), header, format!("{groups} GROUP BY {}", words.join(" "))))
+}
+
 fn filter(random: &mut Random) -> String {
     let atoms = [
         "verb = 'get'",

@@ -275,11 +275,51 @@ async fn a_failing_rule_waits_then_skips_and_harms_no_other() {
     }
 }
 
+/// The sum of what an actor names: text that is no number cannot be evaluated.
+const SUM: &str = "SELECT cluster, actor_user_name, CAST(string_agg(objectref_name, '') AS INT) AS n \
+                   FROM kubernetes GROUP BY cluster, actor_user_name";
+
+#[tokio::test]
+async fn a_catch_up_that_fails_is_given_up_and_skips_no_boundary() {
+    let set = rules(&[("d/rule.sql", &rule_text("cluster, actor_user_name", "window: 2s\nevery: 2s", SUM))]).await;
+    let mut engine = Engine::new(set, Frontier::default(), &Watermarks::default());
+    let mut store = Store::default();
+    let mut found = live(&mut engine, &mut store, &[get(S, "1", "al")], &marks(10 * S)).await;
+    let late = with(get(3 * S / 2, "x", "al"), &[("source_watermark", (DAY + 10 * S).into())]);
+    found.extend(live(&mut engine, &mut store, &[late, get(21 * S, "2", "al")], &marks(14 * S)).await);
+    for _ in 0..5 {
+        found.extend(live(&mut engine, &mut store, &[], &marks(14 * S)).await);
+        assert_eq!(engine.frontier().boundaries["rule"], DAY + 14 * S);
+    }
+    found.extend(live(&mut engine, &mut store, &[], &marks(100 * S)).await);
+    assert_eq!(runs(&found), [("al".to_owned(), 2, 2), ("al".to_owned(), 22, 22)]);
+}
+
+#[tokio::test]
+async fn a_rule_that_fails_may_lose_its_window() {
+    let text = rule_text("cluster, actor_user_name", "window: 2s\nevery: 2s", SUM);
+    let set = rules(&[("d/rule.sql", &text)]).await;
+    let mut engine = Engine::new(set, Frontier::default(), &Watermarks::default());
+    let mut store = Store::default();
+    live(&mut engine, &mut store, &[get(S, "x", "al")], &Watermarks::default()).await;
+    // Its state is made anew, which fails: it is tried again.
+    let changed = rules(&[("d/rule.sql", &text.replace("A rule", "Another rule"))]).await;
+    engine.replace_rules(changed, Vec::new(), &store).await.expect("the store answers");
+    let single = rule_text("cluster, actor_user_name", "", "SELECT cluster, actor_user_name FROM kubernetes");
+    let single = rules(&[("d/rule.sql", &single)]).await;
+    engine.replace_rules(single, Vec::new(), &store).await.expect("the store answers");
+    let found = live(&mut engine, &mut store, &[get(5 * S, "y", "al")], &marks(100 * S)).await;
+    assert_eq!(found.len(), 1);
+}
+
 #[tokio::test]
 async fn commits_that_come_faster_than_they_are_evaluated_leave_no_rule_out() {
-    let text = rule_text("cluster, actor_user_name", "window: 10s\nevery: 2s", COUNT);
-    let names = ["d/a.sql", "d/b.sql", "d/c.sql"];
-    let set = rules(&names.map(|name| (name, text.as_str()))).await;
+    // None shares its panes with another.
+    let texts = ["get", "g_t", "ge_"].map(|verb| {
+        let sql = COUNT.replace("k.verb = 'get'", &format!("k.verb LIKE '{verb}'"));
+        rule_text("cluster, actor_user_name", "window: 10s\nevery: 2s", &sql)
+    });
+    let set = rules(&[("d/a.sql", &texts[0]), ("d/b.sql", &texts[1]), ("d/c.sql", &texts[2])]).await;
     let store = Store::of(&[get(S, "a", "al"), get(S, "b", "al")]);
     let mut engine = Engine::new(set, Frontier::default(), &Watermarks::default()).in_slices_of(Duration::ZERO);
     let mut told = Vec::new();
@@ -417,4 +457,87 @@ async fn a_row_that_is_kept_does_not_keep_its_batch() {
     let usage = engine.usage()["rule"];
     assert_eq!(usage.kept, 1);
     assert!((20_000..100_000).contains(&usage.state_bytes), "{} bytes", usage.state_bytes);
+}
+
+/// Twice as many rows as `COUNT` takes, of the same.
+fn more() -> String {
+    COUNT.replace(">= 2", ">= 4")
+}
+
+#[tokio::test]
+async fn rules_with_the_same_panes_have_one_set_of_them() {
+    let header = "window: 10s\nevery: 2s";
+    let (few, many) = (rule_text("cluster, actor_user_name", header, COUNT), rule_text("cluster", header, &more()));
+    let other = rule_text("cluster, actor_user_name", "window: 12s\nevery: 2s", COUNT);
+    let mut rows: Vec<Row> = (0..4).map(|n| get((n + 1) * S, &format!("u{n}"), "al")).collect();
+    rows.extend((0..500).map(|n| get(5 * S, &format!("v{n}"), &format!("user {n}"))));
+    let bytes = async |files: &[(&str, &str)]| {
+        let mut engine = Engine::new(rules(files).await, Frontier::default(), &Watermarks::default());
+        let mut store = Store::default();
+        let findings = live(&mut engine, &mut store, &rows, &marks(100 * S)).await;
+        let usage = engine.usage();
+        assert!(usage.values().all(|usage| usage.kept == 504));
+        let of = |rule: &str| runs(&findings.iter().filter(|f| f.rule == rule).cloned().collect::<Vec<_>>());
+        assert_eq!(of("few"), [("al".to_owned(), 4, 12)]);
+        (usage.values().map(|usage| usage.state_bytes).sum::<u64>(), of("many"), engine.frontier().clone())
+    };
+    let (alone, ..) = bytes(&[("d/few.sql", &few)]).await;
+    let (together, many_found, frontier) = bytes(&[("d/few.sql", &few), ("d/many.sql", &many)]).await;
+    let (apart, ..) = bytes(&[("d/few.sql", &few), ("d/other.sql", &other)]).await;
+    assert!(together < alone * 3 / 2 && apart > alone * 3 / 2, "{alone} alone, {together} together, {apart} apart");
+    assert_eq!(many_found, [("prod".to_owned(), 6, 10)], "by its own threshold and entity");
+    assert_eq!(frontier.boundaries["few"], frontier.boundaries["many"]);
+    let set = rules(&[("d/few.sql", &few), ("d/many.sql", &many), ("d/other.sql", &other)]).await;
+    let sharing = |id: &str| set.sharing_panes_with(set.get(id).expect("it is there"));
+    assert_eq!(sharing("few").iter().map(|rule| rule.id.as_str()).collect::<Vec<_>>(), ["many"]);
+    assert!(sharing("other").is_empty());
+}
+
+#[tokio::test]
+async fn a_rule_that_changes_leaves_those_that_share_its_panes() {
+    let header = "window: 10s\nevery: 2s";
+    let (few, many) = (rule_text("cluster, actor_user_name", header, COUNT), rule_text("cluster", header, &more()));
+    let lower = few.replace(">= 2", ">= 1");
+    let both = rules(&[("d/few.sql", &few), ("d/many.sql", &many)]).await;
+    for (now, expected) in [
+        // The first of them goes, changes, or both are what they were.
+        (rules(&[("d/many.sql", &many)]).await, vec!["many 6..12"]),
+        (rules(&[("d/few.sql", &lower), ("d/many.sql", &many)]).await, vec!["few 4..14", "many 6..12"]),
+        (both.clone(), vec!["few 6..14", "many 6..12"]),
+    ] {
+        let mut engine = Engine::new(both.clone(), Frontier::default(), &Watermarks::default());
+        let mut store = Store::default();
+        let before = live(&mut engine, &mut store, &[get(3 * S, "a", "al")], &marks(2 * S)).await;
+        assert!(before.is_empty());
+        let replaced = engine.replace_rules(now, Vec::new(), &store).await.expect("the store answers");
+        let rows: Vec<Row> = ["b", "c", "d"].iter().map(|uid| get(4 * S, uid, "al")).collect();
+        let mut found = replaced.findings;
+        found.extend(live(&mut engine, &mut store, &rows, &marks(100 * S)).await);
+        let mut last: BTreeMap<String, Finding> = BTreeMap::new();
+        last.extend(found.into_iter().map(|f| (f.id.clone(), f)));
+        let told: Vec<String> = last
+            .values()
+            .filter(|f| f.standing == Standing::Confirmed)
+            .map(|f| format!("{} {}..{}", f.rule, (f.time.first() - DAY) / S, (f.time.last() - DAY) / S))
+            .collect();
+        let told: std::collections::BTreeSet<&str> = told.iter().map(String::as_str).collect();
+        assert_eq!(told.into_iter().collect::<Vec<_>>(), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_rule_that_cannot_be_evaluated_harms_none_that_shares_its_panes() {
+    let header = "window: 10s\nevery: 2s";
+    let good = rule_text("cluster, actor_user_name", header, COUNT);
+    // The same groups and counts; what it makes of them fails.
+    let bad = COUNT.replace("count(*) AS n", "CAST(actor_user_name AS INT) AS number, count(*) AS n");
+    let bad = rule_text("cluster, actor_user_name", header, &bad);
+    let set = rules(&[("d/bad.sql", &bad), ("d/good.sql", &good)]).await;
+    assert_eq!(set.sharing_panes_with(set.get("good").expect("it is there")).len(), 1);
+    let mut engine = Engine::new(set, Frontier::default(), &Watermarks::default());
+    let mut store = Store::default();
+    let findings = live(&mut engine, &mut store, &[get(S, "a", "al"), get(S, "b", "al")], &marks(100 * S)).await;
+    assert!(findings.iter().all(|f| f.rule == "good"));
+    assert_eq!(runs(&findings), [("al".to_owned(), 2, 10)]);
+    assert!(engine.frontier().boundaries.values().all(|boundary| *boundary == DAY + 100 * S));
 }

@@ -25,7 +25,7 @@ use crate::oracle::instant;
 use crate::program::{Selected, Step, direct, push_steps, run_steps};
 
 /// One stored table's share of a rule's rows.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Part {
     pub table: String,
     /// What the scan reads, in its order.

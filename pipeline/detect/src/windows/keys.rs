@@ -26,7 +26,7 @@ fn form(kind: &DataType) -> Option<Form> {
 }
 
 /// A tuple of columns.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct KeyCodec {
     kinds: Vec<DataType>,
 }

@@ -9,10 +9,11 @@ use query::QueryError;
 
 use super::Fed;
 use super::input::Sifted as Rows;
-use super::live::{Live, Told};
 use super::sifted::Sifted;
+use super::teller::{Teller, Told};
 use crate::memory::States;
 use crate::oracle::Entity;
+use crate::rule::Rule;
 use crate::runs::Run;
 
 /// How often a catch-up looks further, by a window each time.
@@ -21,8 +22,8 @@ const LATE_WIDENINGS_MAX: usize = 8;
 /// Catch-ups of a rule that wait; more are made fewer.
 const CATCH_UPS_MAX: usize = 32;
 
-/// What catching up may take of one call.
-const CATCH_UP_TIME: Duration = Duration::from_millis(200);
+/// A catch-up that failed so often is given up: waiting on would stop those behind it for good.
+const FAILURES_MAX: u32 = 3;
 
 /// Boundaries that one catch-up evaluates at most.
 const LATE_SLOTS_MAX: usize = 4_096;
@@ -35,24 +36,38 @@ struct Past {
     complete: Sifted,
 }
 
-impl Live {
+impl Teller {
     /// Catch-ups that are due: what rows that came late would have made of boundaries that were final. What does not fit
     /// into one call's time is left to the next: then it is true.
-    pub async fn catch_up(
+    pub(super) async fn catch_up(
         &mut self,
         base: &SessionContext,
         states: &States<'_>,
-        told: &mut Vec<Told>,
+        last: i64,
+        time: Duration,
     ) -> Result<bool, QueryError> {
-        let Some(last) = self.last else { return Ok(false) };
         self.merge_catch_ups(last);
         let started = Instant::now();
         let mut past: Option<Past> = None;
         while let Some((at, missed)) = self.late.first_key_value().map(|(at, missed)| (*at, *missed)) {
-            if at > last || started.elapsed() > CATCH_UP_TIME {
+            if at > last || started.elapsed() > time {
                 break;
             }
-            self.catch_up_at(base, states, &mut past, (at, missed), told).await?;
+            match self.catch_up_at(base, states, &mut past, (at, missed)).await {
+                Ok(runs) => {
+                    let known = self.slots.boundary(at);
+                    self.told.extend(runs.into_iter().map(|run| Told::Late { run, known }));
+                }
+                Err(error) if self.late_failures + 1 < FAILURES_MAX => {
+                    self.late_failures += 1;
+                    return Err(error);
+                }
+                Err(error) => {
+                    tracing::error!(rule = %self.rule.id, %error, "what late rows would have added is given up");
+                    skipped(&self.rule, (missed.1 - missed.0 + 1).unsigned_abs());
+                }
+            }
+            self.late_failures = 0;
             self.late.remove(&at);
         }
         self.usage.busy += started.elapsed();
@@ -83,24 +98,22 @@ impl Live {
         states: &States<'_>,
         past: &mut Option<Past>,
         (at, missed): (i64, (i64, i64)),
-        told: &mut Vec<Told>,
-    ) -> Result<(), QueryError> {
+    ) -> Result<Vec<Run>, QueryError> {
         let known = self.slots.boundary(at);
         let mut range = (missed.0 - 1, (missed.1 + 1).min(at - 1));
-        for widened in 0..=LATE_WIDENINGS_MAX {
+        for _ in 0..LATE_WIDENINGS_MAX {
             let runs = self.in_addition(base, states, past, range, known).await?;
             let wider = self.widened(&runs, range, at);
-            if wider != range && widened < LATE_WIDENINGS_MAX {
-                range = wider;
-                continue;
+            if wider == range {
+                return Ok(runs);
             }
-            if wider != range {
-                tracing::warn!(rule = %self.rule.id, "what late rows add goes on beyond the boundaries that are looked at");
-            }
-            told.extend(runs.into_iter().map(|run| Told::Late { run, known }));
-            break;
+            range = wider;
         }
-        Ok(())
+        let runs = self.in_addition(base, states, past, range, known).await?;
+        if self.widened(&runs, range, at) != range {
+            tracing::warn!(rule = %self.rule.id, "what late rows add goes on beyond the boundaries that are looked at");
+        }
+        Ok(runs)
     }
 
     /// Further on the sides that runs reach.
@@ -211,8 +224,7 @@ impl Live {
         if turns.len() > LATE_SLOTS_MAX {
             let left = turns.len() - LATE_SLOTS_MAX;
             tracing::error!(rule = %self.rule.id, boundaries = left, "late rows: not all boundaries are caught up");
-            metrics::counter!("stakeout_rule_late_boundaries_skipped_total", "rule" => self.rule.id.clone())
-                .increment(left as u64);
+            skipped(&self.rule, left as u64);
             turns.truncate(LATE_SLOTS_MAX);
         }
         let (mut ended, mut runs) = (Vec::new(), BTreeMap::<Entity, Run>::new());
@@ -242,4 +254,9 @@ impl Live {
         ended.extend(runs.into_values());
         Ok(ended)
     }
+}
+
+/// Boundaries of which nobody will know what late rows would have made of them.
+fn skipped(rule: &Rule, boundaries: u64) {
+    metrics::counter!("stakeout_rule_late_boundaries_skipped_total", "rule" => rule.id.clone()).increment(boundaries);
 }

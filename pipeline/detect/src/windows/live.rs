@@ -1,7 +1,6 @@
-//! One windowed rule over one stream: rows in, findings' runs out. What it holds is a function of the rows; all of it can
-//! be rebuilt from the store.
+//! One windowed rule, or a family of them, over one stream: rows in, findings' runs out. What it holds is a function of the
+//! rows; all of it can be rebuilt from the store.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,14 +16,14 @@ use query::QueryError;
 use super::input::{Part, Sifted as Rows};
 use super::paned::Paned;
 use super::sifted::Sifted;
+use super::teller::{Teller, Usage};
 use super::together::{Choices, Chosen};
-use super::{Ahead, Changes, Fed, Slots};
+use super::{Changes, Fed, Slots};
 use crate::fault::{self, Fault};
 use crate::memory::States;
 use crate::offsets::before;
-use crate::oracle::{Entity, Held, instant};
+use crate::oracle::instant;
 use crate::rule::Rule;
-use crate::runs::Run;
 
 /// What one rule may hold. More degrades it, visibly, and nobody else.
 pub const STATE_BYTES_MAX: usize = 256 << 20;
@@ -37,34 +36,11 @@ const LOOKBACK_SLOTS_MIN: i64 = 32;
 /// Stored rows are read in so many stretches of time at most.
 const STRETCHES_MAX: i64 = 64;
 
+/// What catching up may take of one call.
+const CATCH_UP_TIME: Duration = Duration::from_millis(200);
+
 /// Rows that are late by more than this trigger no catch-up.
 pub(super) const LATE_US_MAX: i64 = 7 * 86_400 * 1_000_000;
-
-/// What a rule says, in the order in which it says it.
-#[derive(Clone, Debug)]
-pub enum Told {
-    /// Holds ahead of the final boundary.
-    Provisional(Run),
-    /// Was provisional at this boundary, and no longer is anything.
-    Retracted { entity: Entity, first: Micros },
-    /// Began, goes on, or ended: final as far as it goes.
-    Confirmed(Run),
-    /// Found by catching up on rows that were late; the boundary up to which rows were admitted for it.
-    Late { run: Run, known: Micros },
-}
-
-/// What a rule costs and holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    pub rows: u64,
-    pub kept: u64,
-    pub refused: u64,
-    pub failed: u64,
-    pub null_entities: u64,
-    pub findings: u64,
-    pub state_bytes: u64,
-    pub busy: Duration,
-}
 
 enum Way {
     Paned(Box<Paned>),
@@ -72,20 +48,16 @@ enum Way {
 }
 
 pub struct Live {
-    pub(super) rule: Arc<Rule>,
-    pub(super) slots: Slots,
-    pub(super) origin: Origin,
+    /// One for each rule: at least one, and several only over panes.
+    tellers: Vec<Teller>,
+    slots: Slots,
+    origin: Origin,
     way: Way,
     /// The last final boundary; `None` while no boundary is: rows may come for any.
-    pub(super) last: Option<i64>,
-    open: BTreeMap<Entity, Open>,
-    /// Provisional: the boundary at which each was announced.
-    early: BTreeMap<Entity, i64>,
-    /// Catch-ups to come: at which boundary, over which missed ones.
-    pub(super) late: BTreeMap<i64, (i64, i64)>,
+    last: Option<i64>,
     fed: Fed,
-    pub failures: u32,
-    pub usage: Usage,
+    /// How often in a row the next boundary could not be passed.
+    failures: u32,
 }
 
 /// Rows that a rebuild takes: those from `from` on, and late ones from `oldest` on.
@@ -95,37 +67,39 @@ pub(super) struct Reach {
     pub oldest: Micros,
 }
 
-struct Open {
-    run: Run,
-    /// Its end when it was last told.
-    told: Micros,
-}
-
 impl Live {
-    pub async fn new(base: &SessionContext, rule: Arc<Rule>, origin: Origin) -> Result<Live, QueryError> {
-        let windowed = rule.windowed();
+    /// `rules` are one family, see [`super::family`].
+    pub async fn new(base: &SessionContext, rules: &[Arc<Rule>], origin: Origin) -> Result<Live, QueryError> {
+        let windowed = rules[0].windowed();
         let slots = Slots::of(windowed.window);
         let way = match &windowed.shape {
-            Ok(shape) => Way::Paned(Box::new(Paned::new(rule.clone(), shape.clone(), STATE_BYTES_MAX))),
-            Err(_) => Way::Sifted(Box::new(Sifted::new(base, &rule, slots, origin).await?)),
+            Ok(_) => Way::Paned(Box::new(Paned::new(rules, slots, STATE_BYTES_MAX))),
+            Err(_) => Way::Sifted(Box::new(Sifted::new(base, &rules[0], slots, origin).await?)),
         };
-        Ok(Live {
-            rule,
-            slots,
-            origin,
-            way,
-            last: None,
-            open: BTreeMap::new(),
-            early: BTreeMap::new(),
-            late: BTreeMap::new(),
-            fed: Fed::default(),
-            failures: 0,
-            usage: Usage::default(),
-        })
+        let tellers = rules.iter().map(|rule| Teller::new(rule.clone(), origin)).collect();
+        Ok(Live { tellers, slots, origin, way, last: None, fed: Fed::default(), failures: 0 })
     }
 
-    pub fn rule(&self) -> &Arc<Rule> {
-        &self.rule
+    /// Stands for what the rules have in common.
+    pub fn first(&self) -> &Arc<Rule> {
+        self.tellers[0].rule()
+    }
+
+    pub fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
+        self.tellers.iter().map(Teller::rule)
+    }
+
+    pub fn tellers(&mut self) -> &mut [Teller] {
+        &mut self.tellers
+    }
+
+    /// Of the rules, only those go on here. False if none does.
+    pub fn retain(&mut self, stays: impl Fn(&Rule) -> bool) -> bool {
+        self.tellers.retain(|teller| stays(teller.rule()));
+        if let Way::Paned(paned) = &mut self.way {
+            paned.retain(stays);
+        }
+        !self.tellers.is_empty()
     }
 
     /// The boundary before the first that is to be evaluated.
@@ -146,8 +120,7 @@ impl Live {
     /// Rows of an admitted batch, as far as they were chosen for this rule.
     pub fn admit(&mut self, table: &str, rows: &RecordBatch, choices: &mut Choices) -> Result<(), QueryError> {
         let started = Instant::now();
-        let rule = self.rule.clone();
-        let watch = rule.windowed().early.is_ok();
+        let rule = self.first().clone();
         for (relation, part) in self.parts(table) {
             let chosen = choices.of(&rule.id, relation, part);
             if matches!(&chosen, Chosen::Rows(rows) if rows.is_empty()) {
@@ -155,19 +128,24 @@ impl Live {
             }
             let part = part_of(&rule, relation, part);
             let sifted = part.sift(rows, chosen, self.origin, self.slots).map_err(QueryError::run)?;
-            self.take(table, relation, sifted, watch)?;
+            self.take(table, relation, sifted, true)?;
         }
-        self.usage.rows += rows.num_rows() as u64;
-        self.usage.busy += started.elapsed();
+        self.tellers.iter_mut().for_each(|teller| teller.usage.rows += rows.num_rows() as u64);
+        self.was_busy(started);
         Ok(())
+    }
+
+    fn was_busy(&mut self, since: Instant) {
+        let each = since.elapsed() / self.tellers.len() as u32;
+        self.tellers.iter_mut().for_each(|teller| teller.usage.busy += each);
     }
 
     /// (leg, part number, part) of the way that the rule goes.
     pub(super) fn all_parts(&self) -> Vec<(usize, usize, &Part)> {
-        match &self.rule.windowed().shape {
+        match &self.first().windowed().shape {
             Ok(shape) => shape.parts.iter().enumerate().map(|(n, part)| (0, n, &part.input)).collect(),
             Err(_) => {
-                let legs = self.rule.windowed().sieves.sieves.iter().enumerate();
+                let legs = self.first().windowed().sieves.sieves.iter().enumerate();
                 legs.flat_map(|(leg, s)| s.parts.iter().enumerate().map(move |(n, part)| (leg, n, part))).collect()
             }
         }
@@ -181,21 +159,32 @@ impl Live {
         }
     }
 
+    /// `watch`: what rules look at ahead of the final boundary is noted.
     fn take(&mut self, table: &str, relation: usize, rows: Rows, watch: bool) -> Result<(), QueryError> {
         self.note_late(relation, &rows);
+        let mut failed = 0;
         if let Some((count, reason)) = &rows.failed {
-            self.usage.failed += count;
-            tracing::warn!(rule = %self.rule.id, rows = count, reason, "rows could not be evaluated");
+            failed = *count;
+            let rules: Vec<&str> = self.rules().map(|rule| rule.id.as_str()).collect();
+            tracing::warn!(?rules, rows = count, reason, "rows could not be evaluated");
         }
         match &mut self.way {
             Way::Paned(paned) => {
                 let part = paned.part(table).expect("asked before");
                 paned.feed(part, &rows, watch, &mut self.fed).map_err(QueryError::run)?;
             }
-            Way::Sifted(sifted) => sifted.feed(relation, rows, watch, &mut self.fed),
+            Way::Sifted(sifted) => {
+                let watch = watch && self.tellers[0].rule.windowed().early.is_ok();
+                sifted.feed(relation, rows, watch, &mut self.fed);
+            }
         }
-        self.usage.kept += std::mem::take(&mut self.fed.kept);
-        self.usage.refused += std::mem::take(&mut self.fed.refused) + std::mem::take(&mut self.fed.out_of_range);
+        let kept = std::mem::take(&mut self.fed.kept);
+        let refused = std::mem::take(&mut self.fed.refused) + std::mem::take(&mut self.fed.out_of_range);
+        for usage in self.tellers.iter_mut().map(|teller| &mut teller.usage) {
+            usage.failed += failed;
+            usage.kept += kept;
+            usage.refused += refused;
+        }
         Ok(())
     }
 
@@ -203,7 +192,9 @@ impl Live {
         for (span, (time, stamp)) in rows.spans.iter().zip(rows.times.iter().zip(&rows.stamps)) {
             let Some((from, to)) = span.missed().filter(|_| !fault::is(Fault::LateDropped)) else { continue };
             if stamp.saturating_sub(*time) > LATE_US_MAX {
-                metrics::counter!("stakeout_rule_too_late_total", "rule" => self.rule.id.clone()).increment(1);
+                for rule in self.rules() {
+                    metrics::counter!("stakeout_rule_too_late_total", "rule" => rule.id.clone()).increment(1);
+                }
                 continue;
             }
             // At the first boundary by which the row counts as known.
@@ -212,8 +203,7 @@ impl Live {
                 if matches!(&self.way, Way::Sifted(sifted) if sifted.adds_nothing(relation, (from, to))) {
                     continue;
                 }
-                let missed = self.late.entry(at).or_insert((from, to));
-                *missed = (missed.0.min(from), missed.1.max(to));
+                self.tellers.iter_mut().for_each(|teller| teller.note_late(at, (from, to)));
             }
         }
     }
@@ -226,95 +216,108 @@ impl Live {
     }
 
     /// Looks ahead of the final boundary at what rows just admitted have changed.
-    pub async fn look_ahead(&mut self, told: &mut Vec<Told>) -> Result<(), QueryError> {
-        if self.rule.windowed().early.is_err() {
-            return Ok(());
-        }
+    pub async fn look_ahead(&mut self) {
         let started = Instant::now();
-        let mut ahead = Vec::new();
-        match &mut self.way {
-            Way::Paned(paned) => paned.ahead(&mut ahead).map_err(QueryError::run)?,
-            Way::Sifted(sifted) => sifted.ahead(&mut self.fed, &mut ahead).await?,
-        }
-        ahead.sort_by(|a, b| (a.slot, &a.held.entity).cmp(&(b.slot, &b.held.entity)));
-        for Ahead { slot, held } in ahead {
-            if self.open.contains_key(&held.entity) || self.early.contains_key(&held.entity) {
+        for n in 0..self.tellers.len() {
+            if self.tellers[n].rule.windowed().early.is_err() {
                 continue;
             }
-            self.early.insert(held.entity.clone(), slot);
-            told.push(Told::Provisional(Run::new(held, self.slots.boundary(slot))));
+            let mut ahead = Vec::new();
+            let failed = match &mut self.way {
+                Way::Paned(paned) => {
+                    paned.ahead(n, &mut ahead);
+                    paned.take_failure(n).map(QueryError::run)
+                }
+                Way::Sifted(sifted) => sifted.ahead(&mut self.fed, &mut ahead).await.err(),
+            };
+            if let Some(error) = failed {
+                self.tellers[n].fail(error);
+            }
+            self.tellers[n].announce(ahead);
         }
-        self.usage.busy += started.elapsed();
-        Ok(())
-    }
-
-    /// What a store said was provisional when the process ended.
-    pub fn expect(&mut self, entity: Entity, first: Micros) {
-        self.early.insert(entity, self.slots.floor(first));
+        self.was_busy(started);
     }
 
     /// Makes boundaries final up to `to`, at most `budget` of those at which something changes. True when some are left.
-    pub async fn advance(
-        &mut self,
-        states: &States<'_>,
-        to: Micros,
-        budget: usize,
-        told: &mut Vec<Told>,
-    ) -> Result<bool, QueryError> {
+    /// An error is a boundary that could not be passed; what of panes cannot be evaluated is left out, see
+    /// [`Teller::take_failure`].
+    pub async fn advance(&mut self, states: &States<'_>, to: Micros, budget: usize) -> Result<bool, QueryError> {
         let started = Instant::now();
         let to = self.slots.floor(to);
-        let watch = self.rule.windowed().early.is_ok();
         let more = match &mut self.way {
-            Way::Paned(_) => self.step_panes(to, budget, watch, told),
-            Way::Sifted(_) => self.step_sifted(states, to, budget, told).await,
+            Way::Paned(_) => Ok(self.step_panes(to, budget)),
+            Way::Sifted(_) => self.step_sifted(states, to, budget).await,
         };
         if matches!(more, Ok(false)) {
-            self.last = Some(self.last.map_or(to, |last| last.max(to)));
-            self.retract_what_did_not_come(told);
-            self.prolong(told);
+            let last = self.last.map_or(to, |last| last.max(to));
+            self.last = Some(last);
+            for teller in &mut self.tellers {
+                let gone = teller.retract_what_did_not_come(last);
+                if let Way::Sifted(sifted) = &mut self.way {
+                    gone.iter().for_each(|entity| sifted.settle_early(entity));
+                }
+                teller.prolong(last);
+            }
         }
-        self.usage.busy += started.elapsed();
+        self.was_busy(started);
         more
     }
 
-    /// True when boundaries are left. What could not be evaluated is left out where it would have come or gone, and reported.
-    fn step_panes(&mut self, to: i64, budget: usize, watch: bool, told: &mut Vec<Told>) -> Result<bool, QueryError> {
-        let Way::Paned(paned) = &mut self.way else { return Ok(false) };
+    fn step_panes(&mut self, to: i64, budget: usize) -> bool {
+        let Way::Paned(paned) = &mut self.way else { return false };
         let mut all = Vec::new();
-        let steps = paned.step(to, budget, watch, &mut |slot, changes| all.push((slot, changes)));
+        paned.step(to, budget, &mut |rule, slot, changes| all.push((rule, slot, changes)));
+        for (n, teller) in self.tellers.iter_mut().enumerate() {
+            if let Some(error) = paned.take_failure(n) {
+                teller.fail(QueryError::run(error));
+            }
+        }
         let more = paned.next_change().is_some_and(|slot| slot <= to);
-        for (slot, changes) in all {
-            self.apply(slot, changes, told);
-            self.last = Some(slot);
+        for (rule, slot, changes) in all {
+            self.tellers[rule].apply(slot, changes);
+            self.last = self.last.max(Some(slot));
         }
-        if steps.map_err(QueryError::run)? > 0 {
-            self.failures = 0;
-        }
-        Ok(more)
+        more
     }
 
-    async fn step_sifted(
-        &mut self,
-        states: &States<'_>,
-        to: i64,
-        budget: usize,
-        told: &mut Vec<Told>,
-    ) -> Result<bool, QueryError> {
+    async fn step_sifted(&mut self, states: &States<'_>, to: i64, budget: usize) -> Result<bool, QueryError> {
+        let (Way::Sifted(sifted), teller) = (&mut self.way, &mut self.tellers[0]) else { return Ok(false) };
         let mut steps = 0;
-        while let Some(slot) = self.next_change().filter(|slot| *slot <= to) {
+        while let Some(slot) = sifted.next_change().filter(|slot| *slot <= to) {
             if steps == budget {
                 return Ok(true);
             }
             steps += 1;
             let mut changes = Changes::default();
-            if let Way::Sifted(sifted) = &mut self.way {
-                sifted.step(states, slot, &mut changes, &mut self.fed).await?;
-            }
-            self.apply(slot, changes, told);
-            self.last = Some(slot);
+            sifted.step(states, slot, &mut changes, &mut self.fed).await?;
+            teller.apply(slot, changes);
             self.failures = 0;
+            self.last = Some(slot);
         }
         Ok(false)
+    }
+
+    /// Catch-ups that are due, see [`Teller::catch_up`]. True when some are left.
+    pub async fn catch_up(&mut self, base: &SessionContext, states: &States<'_>) -> bool {
+        let Some(last) = self.last else { return false };
+        let (mut more, time) = (false, CATCH_UP_TIME / self.tellers.len() as u32);
+        for teller in &mut self.tellers {
+            match teller.catch_up(base, states, last, time).await {
+                Ok(left) => more |= left,
+                Err(error) => teller.fail(error),
+            }
+        }
+        more
+    }
+
+    /// The next boundary could not be passed: it is tried again. Panes always can.
+    pub fn is_stuck(&mut self, error: QueryError) {
+        self.failures += 1;
+        self.tellers[0].fail(error);
+    }
+
+    pub fn failures(&self) -> u32 {
+        self.failures
     }
 
     /// Gives up on a boundary that keeps failing.
@@ -327,76 +330,12 @@ impl Live {
         self.failures = 0;
     }
 
-    fn apply(&mut self, slot: i64, changes: Changes, told: &mut Vec<Told>) {
-        let boundary = self.slots.boundary(slot);
-        self.usage.null_entities += changes.null_entities;
-        for held in changes.went_on {
-            if let Some(open) = self.open.get_mut(&held.entity) {
-                open.run.evidence.extend(held.evidence);
-                open.run.evidence.sort();
-                open.run.evidence.dedup();
-            }
-        }
-        for entity in changes.ended {
-            if let Some(Open { mut run, .. }) = self.open.remove(&entity) {
-                run.last = self.slots.boundary(slot - 1);
-                told.push(Told::Confirmed(run));
-            }
-        }
-        for held in changes.began {
-            self.settle(&held, slot, told);
-            let run = Run::new(held, boundary);
-            told.push(Told::Confirmed(run.clone()));
-            self.usage.findings += 1;
-            self.open.insert(run.entity.clone(), Open { run, told: boundary });
-        }
-    }
-
-    /// A run begins where it was announced, or it was announced wrongly.
-    fn settle(&mut self, held: &Held, slot: i64, told: &mut Vec<Told>) {
-        if let Some(announced) = self.early.remove(&held.entity)
-            && announced != slot
-        {
-            told.push(Told::Retracted { entity: held.entity.clone(), first: self.slots.boundary(announced) });
-        }
-    }
-
-    fn retract_what_did_not_come(&mut self, told: &mut Vec<Told>) {
-        let Some(last) = self.last else { return };
-        let is_gone = |slot: &i64| *slot <= last && !fault::is(Fault::NotRetracted);
-        let gone: Vec<Entity> = self.early.iter().filter(|(_, slot)| is_gone(slot)).map(|(e, _)| e.clone()).collect();
-        for entity in gone {
-            let slot = self.early.remove(&entity).expect("just found");
-            if let Way::Sifted(sifted) = &mut self.way {
-                sifted.settle_early(&entity);
-            }
-            told.push(Told::Retracted { entity, first: self.slots.boundary(slot) });
-        }
-    }
-
-    /// A run that goes on is told again each window, so that its incident does not look quiet.
-    fn prolong(&mut self, told: &mut Vec<Told>) {
-        let Some(last) = self.last.map(|slot| self.slots.boundary(slot)) else { return };
-        let window = self.rule.windowed().window.window_us;
-        for open in self.open.values_mut() {
-            open.run.last = last;
-            if last.saturating_sub(open.told) >= window {
-                open.told = last;
-                told.push(Told::Confirmed(open.run.clone()));
-            }
-        }
-    }
-
     /// Everything that is scheduled, final: the stream has ended.
-    pub async fn finish(&mut self, states: &States<'_>, told: &mut Vec<Told>) -> Result<(), QueryError> {
+    pub async fn finish(&mut self, states: &States<'_>) -> Result<(), QueryError> {
         while let Some(slot) = self.next_change() {
-            self.advance(states, self.slots.boundary(slot), usize::MAX, told).await?;
+            self.advance(states, self.slots.boundary(slot), usize::MAX).await?;
         }
-        let open: Vec<Entity> = self.early.keys().cloned().collect();
-        for entity in open {
-            let slot = self.early.remove(&entity).expect("just listed");
-            told.push(Told::Retracted { entity, first: self.slots.boundary(slot) });
-        }
+        self.tellers.iter_mut().for_each(Teller::retract_all);
         Ok(())
     }
 
@@ -412,8 +351,9 @@ impl Live {
         let committed = up_to.and_then(before);
         let mut back = self.back();
         loop {
-            let mut fresh = Live::new(base, self.rule.clone(), self.origin).await?;
-            fresh.usage = self.usage;
+            let rules: Vec<Arc<Rule>> = self.rules().cloned().collect();
+            let mut fresh = Live::new(base, &rules, self.origin).await?;
+            fresh.tellers.iter_mut().zip(&self.tellers).for_each(|(fresh, known)| fresh.usage = known.usage);
             let reach = fresh.reach(start, back);
             fresh.read(states.stored, (reach.from, Micros::MAX), committed.clone()).await?;
             if reach.oldest < reach.from {
@@ -442,7 +382,7 @@ impl Live {
         if start == Micros::MIN {
             return Reach { from: Micros::MIN, oldest: Micros::MIN };
         }
-        let window = self.rule.windowed().window;
+        let window = self.first().windowed().window;
         let low = self.slots.boundary(self.slots.floor(start) - back);
         self.begin(low);
         let reach = if fault::is(Fault::RebuiltTooShort) { window.every_us } else { window.window_us };
@@ -460,19 +400,18 @@ impl Live {
         if start == Micros::MIN {
             return Ok(true);
         }
-        self.advance(states, start, usize::MAX, &mut Vec::new()).await?;
+        self.advance(states, start, usize::MAX).await?;
         let begun = self.slots.boundary(self.slots.floor(start) - back + 1);
-        let cut = self.open.values().any(|open| open.run.first <= begun) && !fault::is(Fault::BeginsAtRestart);
+        let cut = self.tellers.iter().any(|teller| teller.has_open_since(begun));
+        let cut = cut && !fault::is(Fault::BeginsAtRestart);
         if cut && back < LOOKBACK_SLOTS_MAX {
             return Ok(false);
         }
-        if cut {
-            tracing::warn!(rule = %self.rule.id, "open runs began before the look-back limit");
+        for teller in self.tellers.iter().filter(|teller| cut && teller.has_open_since(begun)) {
+            tracing::warn!(rule = %teller.rule().id, "open runs began before the look-back limit");
         }
         let last = self.slots.floor(start);
-        self.late.retain(|at, _| *at > last);
-        self.usage.findings = 0;
-        self.open.values_mut().for_each(|open| open.told = open.run.last);
+        self.tellers.iter_mut().for_each(|teller| teller.all_was_told(last));
         Ok(true)
     }
 
@@ -489,7 +428,7 @@ impl Live {
         choices: &mut Choices,
         (start, reach, until): (Micros, Reach, Micros),
     ) -> Result<(), QueryError> {
-        let rule = self.rule.clone();
+        let rule = self.first().clone();
         for (relation, part) in self.parts(table) {
             let chosen = choices.of(&rule.id, relation, part);
             if matches!(&chosen, Chosen::Rows(rows) if rows.is_empty()) {
@@ -506,28 +445,23 @@ impl Live {
 
     pub(super) fn columns_of(&self, table: &str) -> Vec<String> {
         let parts = self.parts(table);
-        parts.into_iter().flat_map(|(r, p)| part_of(&self.rule, r, p).columns().to_vec()).collect()
+        parts.into_iter().flat_map(|(r, p)| part_of(self.first(), r, p).columns().to_vec()).collect()
     }
 
     /// For rules that look ahead: everything is new after a rebuild.
     pub fn watch_all(&mut self) {
-        if self.rule.windowed().early.is_ok() {
-            match &mut self.way {
-                Way::Paned(paned) => paned.watch_all(),
-                Way::Sifted(sifted) => sifted.watch_all(&mut self.fed),
-            }
+        let is_early = self.first().windowed().early.is_ok();
+        match &mut self.way {
+            Way::Paned(paned) => paned.watch_all(),
+            Way::Sifted(sifted) if is_early => sifted.watch_all(&mut self.fed),
+            Way::Sifted(_) => {}
         }
     }
 
     /// A bounded stream of stored rows from its first boundary to its last, in stretches of time. With `range`, only the
     /// boundaries that rows with times in it can touch.
-    pub async fn replay(
-        &mut self,
-        states: &States<'_>,
-        range: Option<(Micros, Micros)>,
-        told: &mut Vec<Told>,
-    ) -> Result<(), QueryError> {
-        let window = self.rule.windowed().window;
+    pub async fn replay(&mut self, states: &States<'_>, range: Option<(Micros, Micros)>) -> Result<(), QueryError> {
+        let window = self.first().windowed().window;
         let (first, last) = match range {
             Some((from, to)) => {
                 self.begin(from);
@@ -543,25 +477,25 @@ impl Live {
         while from < last {
             let to = window.floor(from.saturating_add(stretch)).max(from + 1).min(last);
             self.read(states.stored, (from, to), None).await?;
-            self.advance(states, to, usize::MAX, told).await?;
+            self.advance(states, to, usize::MAX).await?;
             from = to;
         }
         match range {
             Some((_, to)) => {
-                self.advance(states, window.last_reaching(to), usize::MAX, told).await?;
-                told.extend(self.open.values().map(|open| Told::Confirmed(open.run.clone())));
+                self.advance(states, window.last_reaching(to), usize::MAX).await?;
+                self.tellers.iter_mut().for_each(Teller::tell_open);
                 Ok(())
             }
-            None => self.finish(states, told).await,
+            None => self.finish(states).await,
         }
     }
 
     /// The times of the first and last stored row that can matter.
     async fn edges(&self, stored: &SessionContext) -> Result<Option<(Micros, Micros)>, QueryError> {
         let mut edges: Option<(Micros, Micros)> = None;
-        let legs = self.rule.windowed().sieves.legs().len();
+        let legs = self.first().windowed().sieves.legs().len();
         // Of the others it only matters that they speak.
-        for (_, _, part) in all_parts(&self.rule).into_iter().filter(|(leg, ..)| *leg < legs) {
+        for (_, _, part) in all_parts(self.first()).into_iter().filter(|(leg, ..)| *leg < legs) {
             let mut frame = stored.table(part.table.as_str()).await.map_err(QueryError::run)?;
             let origin = lit(self.origin.name());
             let condition = part.sieve.clone().into_iter().fold(col(column::ORIGIN).eq(origin), Expr::and);
@@ -584,7 +518,7 @@ impl Live {
         range: (Micros, Micros),
         also: Option<Expr>,
     ) -> Result<(), QueryError> {
-        let rule = self.rule.clone();
+        let rule = self.first().clone();
         for (relation, table, part) in all_parts(&rule) {
             let mut batches = Vec::new();
             let keep = |rows: Rows| -> datafusion::error::Result<()> {
@@ -600,12 +534,14 @@ impl Live {
         Ok(())
     }
 
-    pub fn usage(&self) -> Usage {
+    /// By rule.
+    pub fn usage(&self) -> impl Iterator<Item = (&Arc<Rule>, Usage)> {
         let bytes = match &self.way {
             Way::Paned(paned) => paned.bytes(),
             Way::Sifted(sifted) => sifted.bytes(),
         };
-        Usage { state_bytes: bytes as u64, ..self.usage }
+        let state_bytes = (bytes / self.tellers.len()) as u64;
+        self.tellers.iter().map(move |teller| (&teller.rule, Usage { state_bytes, ..teller.usage }))
     }
 }
 

@@ -19,7 +19,7 @@ use crate::memory::States;
 use crate::oracle::instant;
 use crate::parallel;
 
-/// One rule under way.
+/// One state under way.
 struct Restoring<'a> {
     id: &'a String,
     state: &'a mut Live,
@@ -28,8 +28,8 @@ struct Restoring<'a> {
     failed: Option<QueryError>,
 }
 
-/// Brings each state to its start, the last boundary that was final. States of which `None` comes back are as if the
-/// process had never stopped; of the others the error does.
+/// Brings each state to its start, the last boundary that was final, which its rules have in common. States of which `None`
+/// comes back are as if the process had never stopped; of the others the error does.
 pub async fn restore(
     states: &mut BTreeMap<String, Live>,
     starts: &BTreeMap<String, Micros>,

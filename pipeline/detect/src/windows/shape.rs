@@ -47,7 +47,7 @@ pub struct Shape {
     pub rest: Vec<Step>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct BagShape {
     pub codec: Codec,
     /// A set.
@@ -59,10 +59,20 @@ impl Shape {
         let bags = self.bags.iter().map(|bag| bag.once).collect();
         Kinds { leasts: self.leasts, firsts: self.firsts.len(), bags }
     }
+
+    /// Both keep the same of the same rows, whatever each makes of it.
+    pub fn has_panes_of(&self, other: &Shape) -> bool {
+        let kept = |shape: &Shape| (shape.lanes, shape.leasts);
+        kept(self) == kept(other)
+            && self.codec == other.codec
+            && self.firsts == other.firsts
+            && self.bags == other.bags
+            && self.parts == other.parts
+    }
 }
 
 /// One stored table's share.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct ShapePart {
     pub input: Part,
     pub keys: Vec<Arc<dyn PhysicalExpr>>,
@@ -70,7 +80,7 @@ pub struct ShapePart {
 }
 
 /// What one aggregate takes from a row, besides that it is one.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Feed {
     pub into: Into,
     pub argument: Option<Arc<dyn PhysicalExpr>>,

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
+use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
 
+use super::context::Context;
 use crate::{SourceError, TopicMapping};
 
 /// Properties that our promises rest on, with the reason or the setting to use instead.
@@ -79,7 +82,11 @@ impl KafkaConfig {
         if mistakes.is_empty() { Ok(()) } else { Err(SourceError::Invalid(mistakes.join("\n"))) }
     }
 
-    pub(super) fn client(&self) -> ClientConfig {
+    pub(super) fn consumer(&self, context: Context) -> Result<Arc<BaseConsumer<Context>>, SourceError> {
+        self.client().create_with_context(context).map(Arc::new).map_err(creation_error)
+    }
+
+    fn client(&self) -> ClientConfig {
         let mut client = base(&self.brokers, &self.properties);
         for (key, value) in DEFAULTS.into_iter().filter(|(key, _)| !self.properties.contains_key(*key)) {
             client.set(key, value);

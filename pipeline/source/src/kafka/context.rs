@@ -4,7 +4,7 @@
 //! On assignment every partition is set to *our* position. On revocation its positions stay: what was handed over
 //! is still being sealed by the pipeline, so if the partition comes back, reading goes on behind it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -33,8 +33,6 @@ pub(super) struct State {
     pub assigned: BTreeMap<Partition, Assigned>,
     /// The other partitions of our topics, as far as they have been asked about.
     pub foreign: BTreeMap<Partition, Foreign>,
-    /// Topics of ours that the brokers do not have.
-    pub missing: BTreeSet<Arc<str>>,
     /// Nothing may be taken: partitions that are assigned now start paused.
     pub paused: bool,
     /// What the broker has of us as committed, by its own word.
@@ -81,8 +79,8 @@ pub(super) struct Context {
 }
 
 impl Context {
-    pub fn new(cursor: Cursor, paused: bool) -> Self {
-        Context { state: Mutex::new(State { cursor, paused, ..State::default() }), ..Context::default() }
+    pub fn new(state: State) -> Self {
+        Context { state: Mutex::new(state), ..Context::default() }
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {

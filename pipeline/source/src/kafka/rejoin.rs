@@ -4,19 +4,16 @@
 //! what was handed over. If it is fenced again soon, another process uses the id, and the two would take turns for
 //! ever: then the feed ends and says so.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use event::Partition;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use tracing::warn;
 
-use super::config::creation_error;
-use super::context::Context;
+use super::KafkaFeed;
+use super::context::{Context, State};
 use super::standing::PATIENCE;
-use super::watch::Watch;
-use super::{KafkaConfig, KafkaFeed};
 use crate::SourceError;
 
 /// Being fenced again within this is another process's doing.
@@ -27,7 +24,7 @@ pub(super) struct Membership {
     fenced: Option<Instant>,
     /// The consumer cannot be used any more.
     pub over: bool,
-    /// What was ours: until something is again, it holds the watermark.
+    /// What was ours: until it is again, it holds the watermark.
     waits_for: Vec<Partition>,
 }
 
@@ -49,20 +46,7 @@ impl Membership {
     }
 }
 
-/// A consumer that has yet to subscribe.
-pub(super) fn consumer(config: &KafkaConfig, context: Context) -> Result<Arc<BaseConsumer<Context>>, SourceError> {
-    config.client().create_with_context(context).map(Arc::new).map_err(creation_error)
-}
-
 impl KafkaFeed {
-    /// Asks the group for partitions.
-    pub(super) fn join(&mut self) -> Result<(), SourceError> {
-        let names: Vec<&str> = self.topics.keys().map(|name| &**name).collect();
-        self.consumer.subscribe(&names).map_err(|error| SourceError::Kafka(error.to_string()))?;
-        self.watch = Some(Watch::start(self.consumer.clone(), self.topics.keys().cloned().collect())?);
-        Ok(())
-    }
-
     /// With a new consumer, from where the old one stood.
     pub(super) fn join_again(&mut self) -> Result<(), SourceError> {
         self.membership.over = false;
@@ -70,11 +54,12 @@ impl KafkaFeed {
         metrics::counter!("stakeout_source_rejoins_total").increment(1);
         self.watch = None;
         let context = {
-            let mut old = self.consumer.context().state();
-            self.membership.waits_for = std::mem::take(&mut old.assigned).into_keys().collect();
-            Context::new(std::mem::take(&mut old.cursor), old.paused)
+            let old = std::mem::take(&mut *self.consumer.context().state());
+            self.membership.waits_for = old.assigned.into_keys().collect();
+            let State { cursor, foreign, paused, .. } = old;
+            Context::new(State { cursor, foreign, paused, ..State::default() })
         };
-        self.consumer = consumer(&self.config, context)?;
+        self.consumer = self.config.consumer(context)?;
         self.join()
     }
 }

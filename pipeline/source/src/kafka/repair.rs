@@ -173,7 +173,9 @@ fn with_hint(code: Code) -> String {
         Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed => {
             "this user needs describe and read on the topics and read on the group".to_owned()
         }
-        Code::FencedInstanceId => "another process uses the same `instance`: give each its own".to_owned(),
+        Code::FencedInstanceId => "another process uses the same `instance`: give each its own (or the group moved between brokers twice in ten \
+             minutes: start again)"
+            .to_owned(),
         _ => return code.to_string(),
     };
     format!("{code}\nhint: {hint}")

@@ -120,11 +120,9 @@ impl Rounds {
             let gauge = metrics::gauge!("stakeout_source_topic_missing", "topic" => topic.to_string());
             gauge.set(if missing { 1.0 } else { f64::NAN });
             if missing {
-                context.state().missing.insert(topic.clone());
                 self.partitions.remove(topic);
                 context.alarm("missing", topic, &missing_topic(topic));
             } else {
-                context.state().missing.remove(topic);
                 self.partitions.insert(topic.clone(), found.partitions().len());
             }
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use parquet::arrow::ArrowWriter;
 
-use super::build::{meta_file, properties};
+use super::build::{MERGED_RAW_ZSTD_LEVEL, meta_file, properties};
 use super::publish::{Points, place, remove_leftover};
 use super::{
     Columns, CoordinateSpan, DATA, FORMAT, FileMeta, NewFile, Segment, SegmentMeta, TEMPORARY, described, index,
@@ -75,7 +75,8 @@ fn write_rows(
 ) -> Result<Option<FileMeta>, StoreError> {
     let file = disk.create(path).map_err(StoreError::io("create", path))?;
     let out = Hashing { file, hasher: blake3::Hasher::new(), bytes: 0 };
-    let mut writer = ArrowWriter::try_new(out, columns.table.arrow(), Some(properties(&columns.table)?))?;
+    let properties = properties(&columns.table, MERGED_RAW_ZSTD_LEVEL)?;
+    let mut writer = ArrowWriter::try_new(out, columns.table.arrow(), Some(properties))?;
     let names: Vec<&str> = columns.table.columns.iter().map(|column| column.name.as_str()).collect();
     for input in inputs {
         for batch in input.data()?.read(&names, 0..input.rows())? {
