@@ -103,8 +103,9 @@ impl Page<'_> {
         let Some(how) = self.rule.explanation() else { return };
         let fires = match how.early {
             Ok(()) => format!(
-                "when the event that completes it comes: more events can only add findings. Provisional until its boundary \
-                 is final, {is_final}"
+                "when the event that completes it comes: more events can only add findings{}. Provisional until its boundary \
+                 is final, {is_final}",
+                if self.rule.states.is_empty() { "" } else { ", by what its state tables say by then" }
             ),
             Err(why) => format!("when a boundary is final, {is_final}; not before, because of this: {why}"),
         };

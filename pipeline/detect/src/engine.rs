@@ -253,7 +253,7 @@ impl Engine {
         let mut choices: Vec<Choices> = batches.iter().map(|b| together.choose(&b.table, &b.rows)).collect();
         for state in live.values_mut() {
             match admit(state, batches, &mut choices) {
-                Ok(()) => state.look_ahead().await,
+                Ok(()) => state.look_ahead(&self.memory).await,
                 Err(error) => {
                     for rule in state.rules() {
                         self.failed(rule, &error.to_string());
@@ -264,6 +264,7 @@ impl Engine {
             self.tell_what_is_early(state, output).await;
         }
         self.live = Some(live);
+        self.memory.forget_what_came();
     }
 
     /// Windowed rules, for the boundaries that `committed` has reached. `offsets` is what the commit covers. Rows that were admitted
@@ -349,7 +350,7 @@ impl Engine {
             };
         }
         more |= state.catch_up(&self.rules.base, &states).await;
-        state.look_ahead().await;
+        state.look_ahead(&self.memory).await;
         more
     }
 
@@ -463,7 +464,7 @@ impl Engine {
             self.remember_provisional(state);
             // A new rule may hold at once.
             state.watch_all();
-            state.look_ahead().await;
+            state.look_ahead(&self.memory).await;
             self.tell_what_is_early(state, output).await;
         }
         self.live = Some(live);

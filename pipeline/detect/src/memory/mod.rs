@@ -314,6 +314,26 @@ impl Memory {
         report
     }
 
+    /// Times from which on versions of a state table can be seen that came since windows last looked ahead.
+    pub fn came(&self, state: &StateTable) -> impl Iterator<Item = Micros> {
+        self.states.get(&state.name).into_iter().flat_map(|versions| versions.came().iter().copied())
+    }
+
+    /// Windows have looked ahead.
+    pub fn forget_what_came(&mut self) {
+        self.states.values_mut().for_each(Versions::forget_what_came);
+    }
+
+    /// Of live rows, what [`States::versions`] says, as far as it is remembered: `None` if that takes the store.
+    pub fn versions(&self, state: &StateTable, boundary: Micros, since: Micros) -> Option<Result<RecordBatch>> {
+        if self.stopped.contains(&state.name) {
+            let what = format!("the state table `{}`: {}", state.name, too_much(STATE_BYTES_MAX));
+            return Some(Err(DataFusionError::Execution(what)));
+        }
+        let versions = self.states.get(&state.name).filter(|versions| versions.reaches(since))?;
+        self.loaded.contains(&state.name).then(|| state.table_of(versions, boundary, since))
+    }
+
     /// Judges for good what `committed` makes final.
     pub async fn on_commit(&mut self, committed: &Watermarks, stored: &SessionContext) -> Report {
         let mut report = Report::default();
@@ -420,16 +440,10 @@ impl<'a> States<'a> {
         boundary: Micros,
         since: Micros,
     ) -> Result<RecordBatch> {
-        if self.memory.stopped.contains(&state.name) {
-            let what = format!("the state table `{}`: {}", state.name, too_much(STATE_BYTES_MAX));
-            return Err(DataFusionError::Execution(what));
-        }
-        if origin == Origin::Live
-            && self.memory.loaded.contains(&state.name)
-            && let Some(versions) = self.memory.states.get(&state.name)
-            && versions.reaches(since)
+        if let Some(versions) = self.memory.versions(state, boundary, since)
+            && (origin == Origin::Live || versions.is_err())
         {
-            return state.table_of(versions, boundary, since);
+            return versions;
         }
         let key = (state.name.clone(), origin);
         let known = self.read.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();

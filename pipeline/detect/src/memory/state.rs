@@ -202,7 +202,7 @@ impl StateTable {
                 continue;
             };
             let ended = deleted.is_some_and(|d| arrow::array::Array::is_valid(d, row) && d.value(row));
-            versions.add(key, mark.clone(), (!ended).then(|| values.row(row)));
+            versions.come(key, mark.clone(), (!ended).then(|| values.row(row)));
         }
         Ok(nulls)
     }

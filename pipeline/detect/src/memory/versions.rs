@@ -6,7 +6,7 @@
 //! for [`FORGET_US`] is forgotten: a later version has no previous values. So what is old can go without anybody
 //! being able to tell.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use event::{Micros, RowHash};
@@ -22,6 +22,9 @@ pub const ENDED_US: i64 = 2 * 86_400_000_000;
 
 /// Event time between two looks at everything for what is old.
 const SWEEP_US: i64 = 600_000_000;
+
+/// More of them at once say no more: what is early about them is found at the next commit at the latest.
+const CAME_MAX: usize = 10_000;
 
 #[derive(Clone, Debug)]
 pub struct Version {
@@ -76,11 +79,14 @@ pub struct Versions {
     floor: Micros,
     swept: Micros,
     bytes: usize,
+    /// Of versions that came since windows last looked ahead: the least time that sees them.
+    came: BTreeSet<Micros>,
 }
 
 impl Default for Versions {
     fn default() -> Versions {
-        Versions { keys: HashMap::new(), floor: Micros::MIN, swept: Micros::MIN, bytes: 0 }
+        let came = BTreeSet::new();
+        Versions { keys: HashMap::new(), floor: Micros::MIN, swept: Micros::MIN, bytes: 0, came }
     }
 }
 
@@ -115,8 +121,30 @@ impl Versions {
         time >= self.floor
     }
 
+    /// Of versions that came since this was last forgotten: the least time that sees them, see [`Mark::boundary`].
+    pub fn came(&self) -> &BTreeSet<Micros> {
+        &self.came
+    }
+
+    pub fn forget_what_came(&mut self) {
+        self.came.clear();
+    }
+
+    /// A version that is not history.
+    pub fn come(&mut self, key: &[u8], mark: Mark, values: Option<&[u8]>) {
+        let boundary = mark.boundary();
+        if self.insert(key, mark, values) && self.came.len() < CAME_MAX {
+            self.came.insert(boundary);
+        }
+    }
+
     /// Adding a version again changes nothing.
     pub fn add(&mut self, key: &[u8], mark: Mark, values: Option<&[u8]>) {
+        self.insert(key, mark, values);
+    }
+
+    /// False if it was there.
+    fn insert(&mut self, key: &[u8], mark: Mark, values: Option<&[u8]>) -> bool {
         if !self.keys.contains_key(key) {
             self.bytes += KEY_BYTES + heap(key.len());
             self.keys.insert(key.into(), Vec::with_capacity(1));
@@ -124,7 +152,7 @@ impl Versions {
         let versions = self.keys.get_mut(key).expect("it is there or was put there");
         let at = versions.partition_point(|v| place(&v.mark) < place(&mark));
         if versions.get(at).is_some_and(|have| place(&have.mark) == place(&mark)) {
-            return;
+            return false;
         }
         let before = at.checked_sub(1).and_then(|before| versions[before].values.clone());
         let values = match (values, before) {
@@ -137,6 +165,7 @@ impl Versions {
         };
         self.bytes += version_bytes(&mark);
         versions.insert(at, Version { mark, values });
+        true
     }
 
     /// Takes over everything from `other`. Together they reach no further back than either.

@@ -4,12 +4,22 @@ use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
 use datafusion::datasource::provider_as_source;
-use datafusion::error::Result;
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use event::{Micros, Origin};
 use query::{QueryError, SwapTable};
 
-use crate::memory::{StateTable, States};
+use crate::memory::{Memory, StateTable, States};
+
+/// From where state tables are known.
+#[derive(Clone, Copy)]
+pub enum Known<'a> {
+    /// At a boundary that is final: all that it sees is stored.
+    Final(&'a States<'a>),
+    /// Ahead of it: what is remembered by now.
+    AtHand(&'a Memory),
+    /// The rule joins none.
+    Nothing,
+}
 
 /// One place at which a plan reads a state table.
 pub struct Joined {
@@ -19,7 +29,7 @@ pub struct Joined {
 }
 
 /// Gives each scan of a state table a table of its own.
-pub fn joined(plan: &LogicalPlan, states: &[Arc<StateTable>]) -> Result<(LogicalPlan, Vec<Joined>)> {
+pub fn joined(plan: &LogicalPlan, states: &[Arc<StateTable>]) -> datafusion::error::Result<(LogicalPlan, Vec<Joined>)> {
     let mut joined = Vec::new();
     let plan = plan.clone().transform_down_with_subqueries(|node| {
         let LogicalPlan::TableScan(scan) = &node else { return Ok(Transformed::no(node)) };
@@ -40,17 +50,27 @@ pub fn joined(plan: &LogicalPlan, states: &[Arc<StateTable>]) -> Result<(Logical
 }
 
 impl Joined {
-    /// The versions visible before `boundary` that hold at some time from `since` on.
+    /// The versions visible before `boundary` that hold at some time from `since` on. False if they are not at hand.
     pub async fn fill(
         &self,
-        states: &States<'_>,
+        known: Known<'_>,
         origin: Origin,
         (since, boundary): (Micros, Micros),
-    ) -> Result<(), QueryError> {
-        let versions = states.versions(&self.state, origin, boundary, since).await.map_err(QueryError::run)?;
-        let rows = versions.project(&self.columns).map_err(|e| QueryError::run(e.into()))?;
+    ) -> Result<bool, QueryError> {
+        let versions = match known {
+            Known::Final(states) => Some(states.versions(&self.state, origin, boundary, since).await),
+            Known::AtHand(memory) if origin == Origin::Live => memory.versions(&self.state, boundary, since),
+            Known::AtHand(_) | Known::Nothing => None,
+        };
+        let Some(versions) = versions else { return Ok(false) };
+        let rows = versions.map_err(QueryError::run)?.project(&self.columns).map_err(|e| QueryError::run(e.into()))?;
         self.table.set(vec![rows]);
-        Ok(())
+        Ok(true)
+    }
+
+    /// Times from which on versions can be seen that came since windows last looked ahead.
+    pub fn came<'m>(&'m self, memory: &'m Memory) -> impl Iterator<Item = Micros> {
+        memory.came(&self.state)
     }
 
     pub fn clear(&self) {

@@ -20,7 +20,7 @@ use super::teller::{Teller, Usage};
 use super::together::{Choices, Chosen};
 use super::{Changes, Fed, Slots};
 use crate::fault::{self, Fault};
-use crate::memory::States;
+use crate::memory::{Memory, States};
 use crate::offsets::before;
 use crate::oracle::instant;
 use crate::rule::Rule;
@@ -216,7 +216,7 @@ impl Live {
     }
 
     /// Looks ahead of the final boundary at what rows just admitted have changed.
-    pub async fn look_ahead(&mut self) {
+    pub async fn look_ahead(&mut self, memory: &Memory) {
         let started = Instant::now();
         for n in 0..self.tellers.len() {
             if self.tellers[n].rule.windowed().early.is_err() {
@@ -228,7 +228,7 @@ impl Live {
                     paned.ahead(n, &mut ahead);
                     paned.take_failure(n).map(QueryError::run)
                 }
-                Way::Sifted(sifted) => sifted.ahead(&mut self.fed, &mut ahead).await.err(),
+                Way::Sifted(sifted) => sifted.ahead(memory, &mut self.fed, &mut ahead).await.err(),
             };
             if let Some(error) = failed {
                 self.tellers[n].fail(error);

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::{concat_batches, filter_record_batch};
@@ -16,7 +17,7 @@ use query::{Prepared, QueryError, SwapTable};
 
 use super::compact::compact;
 use super::input::{Part, Sifted as Rows};
-use super::joined::{Joined, joined};
+use super::joined::{Joined, Known, joined};
 use super::legs::{Empty, Leg, Split, split};
 use super::links::{self, Partners, Place};
 use super::live::{LATE_US_MAX, STATE_BYTES_MAX};
@@ -24,13 +25,18 @@ use super::silence::Speaking;
 use super::slots::Span;
 use super::{Ahead, Changes, Fed, Slots};
 use crate::fault::{self, Fault};
-use crate::memory::{StateTable, States};
+use crate::memory::{Memory, StateTable, States};
 use crate::oracle::{self, Entity, Held};
 use crate::plan::empty_tables;
 use crate::rule::Rule;
 
 /// Early looks per batch: boundaries ahead beyond these are looked at when more rows come, or when they are final.
 const AHEAD_MAX: usize = 16;
+
+/// A look ahead at state tables reads all of them. One that takes longer rests for so many times as long: rules are early
+/// while their tables are small, and final in any case.
+const LOOK_LIGHT: Duration = Duration::from_millis(5);
+const LOOK_SHARE: u32 = 10;
 
 /// Batches kept apart; more are made one.
 const CHUNKS_MAX: usize = 64;
@@ -206,6 +212,8 @@ pub struct Sifted {
     now: i64,
     holding: BTreeMap<Entity, Held>,
     early: BTreeSet<Entity>,
+    /// No look at state tables ahead of the final boundary until then.
+    rests: Option<Instant>,
     bytes: usize,
 }
 
@@ -245,6 +253,7 @@ impl Sifted {
             now: i64::MIN,
             holding: BTreeMap::new(),
             early: BTreeSet::new(),
+            rests: None,
             bytes: 0,
         })
     }
@@ -381,7 +390,7 @@ impl Sifted {
 
     /// What the SELECT returns at a boundary.
     pub async fn answer(&mut self, states: &States<'_>, slot: i64, nulls: &mut u64) -> Result<Vec<Held>, QueryError> {
-        self.evaluate(Some(states), (slot, slot), None, nulls).await
+        self.evaluate(Known::Final(states), (slot, slot), None, nulls).await
     }
 
     /// The same over the rows that any boundary of a range sees; of a rule that joins no state table.
@@ -393,12 +402,12 @@ impl Sifted {
         fresh: Option<usize>,
         nulls: &mut u64,
     ) -> Result<Vec<Held>, QueryError> {
-        self.evaluate(None, (slot, last), fresh, nulls).await
+        self.evaluate(Known::Nothing, (slot, last), fresh, nulls).await
     }
 
     async fn evaluate(
         &mut self,
-        states: Option<&States<'_>>,
+        known: Known<'_>,
         (slot, last): (i64, i64),
         fresh: Option<usize>,
         nulls: &mut u64,
@@ -420,8 +429,9 @@ impl Sifted {
             return Ok(Vec::new());
         }
         let boundary = self.slots.boundary(slot);
-        let batches = match self.join(states, boundary).await {
-            Ok(()) => self.plan.collect(oracle::LIMITS).await,
+        let batches = match self.join(known, boundary).await {
+            Ok(true) => self.plan.collect(oracle::LIMITS).await,
+            Ok(false) => Ok(Vec::new()),
             Err(error) => Err(error),
         };
         self.tables.iter().for_each(|table| table.set(Vec::new()));
@@ -431,16 +441,15 @@ impl Sifted {
         Ok(answer.held)
     }
 
-    /// State tables as a boundary sees them.
-    async fn join(&self, states: Option<&States<'_>>, boundary: Micros) -> Result<(), QueryError> {
+    /// State tables as a boundary sees them. False if they are not at hand: then nothing is said about it yet.
+    async fn join(&self, known: Known<'_>, boundary: Micros) -> Result<bool, QueryError> {
         let since = boundary.saturating_sub(self.rule.windowed().window.window_us);
         for joined in &self.joined {
-            match states {
-                Some(states) => joined.fill(states, self.origin, (since, boundary)).await?,
-                None => return Err(QueryError::Run("a state table is known at final boundaries only".to_owned())),
+            if !joined.fill(known, self.origin, (since, boundary)).await? {
+                return Ok(false);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// A leg's rows that any boundary in a range sees.
@@ -473,7 +482,14 @@ impl Sifted {
         }
     }
 
-    pub async fn ahead(&mut self, fed: &mut Fed, ahead: &mut Vec<Ahead>) -> Result<(), QueryError> {
+    pub async fn ahead(&mut self, memory: &Memory, fed: &mut Fed, ahead: &mut Vec<Ahead>) -> Result<(), QueryError> {
+        match self.joined.is_empty() {
+            true => self.ahead_of_rows(fed, ahead).await,
+            false => self.ahead_of_states(memory, fed, ahead).await,
+        }
+    }
+
+    async fn ahead_of_rows(&mut self, fed: &mut Fed, ahead: &mut Vec<Ahead>) -> Result<(), QueryError> {
         let Some(first) = fed.slots.first().copied() else { return Ok(()) };
         // A new row may complete something with one that enters after it.
         let last = fed.until.min(self.head).max(first);
@@ -486,6 +502,40 @@ impl Sifted {
             (Some(first), Some(last)) => self.anything_new(*first, *last, fed.hidden, &mut nulls).await,
             _ => Ok(false),
         };
+        self.looked(left, fed);
+        if new? { self.look_at(slots, Known::Nothing, ahead).await } else { Ok(()) }
+    }
+
+    /// With state tables as they are known by now: at each boundary they say something else. What comes of them is looked
+    /// for where rows of the window come or go, and where versions that just came are first seen.
+    async fn ahead_of_states(
+        &mut self,
+        memory: &Memory,
+        fed: &mut Fed,
+        ahead: &mut Vec<Ahead>,
+    ) -> Result<(), QueryError> {
+        let came = self.joined.iter().flat_map(|joined| joined.came(memory));
+        // A boundary that sees what lies before `time`.
+        fed.slots.extend(came.map(|time| self.slots.floor(time.saturating_sub(1)).saturating_add(1)));
+        fed.slots.retain(|slot| *slot > self.now);
+        if self.rests.is_some_and(|until| Instant::now() < until) {
+            return Ok(());
+        }
+        let Some(first) = fed.slots.first().copied() else { return Ok(()) };
+        let mut slots: BTreeSet<i64> = self.agenda.range(first..=self.head.max(first)).copied().collect();
+        slots.append(&mut fed.slots);
+        let left = slots.iter().nth(AHEAD_MAX).copied();
+        let slots = slots.into_iter().take_while(|slot| left.is_none_or(|left| *slot < left)).collect();
+        self.looked(left, fed);
+        let started = Instant::now();
+        let outcome = self.look_at(slots, Known::AtHand(memory), ahead).await;
+        let took = started.elapsed();
+        self.rests = (took > LOOK_LIGHT).then(|| Instant::now() + took * LOOK_SHARE);
+        outcome
+    }
+
+    /// Rows are known to have been looked at, but for boundaries from `left` on.
+    fn looked(&mut self, left: Option<i64>, fed: &mut Fed) {
         self.chunks.iter_mut().flatten().for_each(|chunk| chunk.fresh = false);
         fed.slots.clear();
         if let Some(left) = left {
@@ -494,11 +544,12 @@ impl Sifted {
         } else {
             (fed.until, fed.hidden) = (0, false);
         }
-        if !new? {
-            return Ok(());
-        }
+    }
+
+    async fn look_at(&mut self, slots: Vec<i64>, known: Known<'_>, ahead: &mut Vec<Ahead>) -> Result<(), QueryError> {
+        let mut nulls = 0;
         for slot in slots {
-            for held in self.answer_over(slot, slot, None, &mut nulls).await? {
+            for held in self.evaluate(known, (slot, slot), None, &mut nulls).await? {
                 if !self.holding.contains_key(&held.entity) && self.early.insert(held.entity.clone()) {
                     ahead.push(Ahead { slot, held });
                 }
