@@ -55,8 +55,8 @@ pub struct Engine {
     live: Option<BTreeMap<String, Live>>,
     /// The sieves of `live`; made when rows come.
     together: Option<Together>,
-    /// Rules whose state has a gap and is rebuilt at the next commit.
-    broken: BTreeSet<String>,
+    /// Rules whose state has a gap and is rebuilt at the next commit, and how often that failed.
+    broken: BTreeMap<String, u32>,
     /// Admitted and not known to be committed.
     recent: Vec<Recent>,
     /// By id; what was told ahead of time and is not settled.
@@ -104,7 +104,7 @@ impl Engine {
             singles,
             live: None,
             together: None,
-            broken: BTreeSet::new(),
+            broken: BTreeMap::new(),
             recent: Vec::new(),
             provisional: BTreeMap::new(),
             committed: (committed.clone(), Offsets::default()),
@@ -197,7 +197,7 @@ impl Engine {
             live.extend(states.map(|state| (state.first().id.clone(), state)));
             let kept: BTreeSet<&str> = live.values().flat_map(Live::rules).map(|rule| rule.id.as_str()).collect();
             let rebuilt = rules.rules.iter().filter(|r| r.window.is_some() && !kept.contains(r.id.as_str()));
-            self.broken.extend(rebuilt.map(|r| r.id.clone()));
+            self.broken.extend(rebuilt.map(|r| (r.id.clone(), 0)));
             self.mend(&stored, &offsets).await?;
         }
         let settled = self.on_commit(&marks, &offsets, history).await?;
@@ -257,7 +257,7 @@ impl Engine {
                 Err(error) => {
                     for rule in state.rules() {
                         self.failed(rule, &error.to_string());
-                        self.broken.insert(rule.id.clone());
+                        self.broken.insert(rule.id.clone(), 0);
                     }
                 }
             }
@@ -314,16 +314,20 @@ impl Engine {
         let (started, mut again) = (Instant::now(), Vec::new());
         while let Some(id) = self.waiting.pop_front() {
             let Some(state) = live.get_mut(&id) else { continue };
+            // What could not be made anew knows nothing: it is not final for it.
+            if state.rules().any(|rule| self.broken.contains_key(&rule.id)) {
+                continue;
+            }
             if self.advance(state, committed, stored).await {
                 again.push(id);
             }
             self.tell_all(state, stored, Origin::Live, output).await;
             skip_what_keeps_failing(state);
-            let evaluated = state.evaluated();
+            let settled = state.settled();
             for (rule, usage) in state.usage() {
                 show(rule, &usage);
-                if evaluated != Micros::MIN {
-                    output.frontier.boundaries.insert(rule.id.clone(), evaluated);
+                if settled != Micros::MIN {
+                    output.frontier.boundaries.insert(rule.id.clone(), settled);
                 }
             }
             if started.elapsed() > self.slice {
@@ -457,13 +461,13 @@ impl Engine {
             if let Some(error) = outcome {
                 for rule in state.rules() {
                     self.failed(rule, &error.to_string());
-                    self.broken.insert(rule.id.clone());
+                    self.broken.insert(rule.id.clone(), 1);
                 }
                 continue;
             }
             self.remember_provisional(state);
             // A new rule may hold at once.
-            state.watch_all();
+            state.watch_all(&self.memory);
             state.look_ahead(&self.memory).await;
             self.tell_what_is_early(state, output).await;
         }
@@ -475,12 +479,16 @@ impl Engine {
     /// Rebuilds states that have a gap: stored rows up to the commit, then what was admitted after it.
     async fn mend(&mut self, stored: &SessionContext, offsets: &Offsets) -> Result<(), DetectError> {
         let broken = std::mem::take(&mut self.broken);
-        let broken = broken.iter().filter_map(|id| self.rules.get(id)).filter(|rule| rule.window.is_some());
-        for (rules, start) in windows::families(broken.map(|rule| (rule, self.start_of(rule)))) {
+        let failures = |rule: &Rule| broken.get(&rule.id).copied().unwrap_or_default();
+        let windowed = broken.keys().filter_map(|id| self.rules.get(id)).filter(|rule| rule.window.is_some());
+        for (rules, start) in windows::families(windowed.map(|rule| (rule, self.start_of(rule)))) {
+            let failed = rules.iter().map(|rule| failures(rule)).max().unwrap_or_default();
             let mut state = Live::new(&self.rules.base, &rules, Origin::Live).await?;
             let mended = async {
                 let states = States::of(&self.memory, stored);
-                state.rebuild(&states, &self.rules.base, start, Some(offsets)).await?;
+                // Those that always fail would keep it from ever working again.
+                let skips = failed >= FAILURES_MAX;
+                state.rebuild(&states, &self.rules.base, start, Some(offsets), skips).await?;
                 for recent in &self.recent {
                     let mut choices: Vec<Choices> = recent.batches.iter().map(|_| Choices::all()).collect();
                     admit(&mut state, &recent.batches, &mut choices)?;
@@ -490,13 +498,13 @@ impl Engine {
             match mended.await {
                 Ok(()) => {
                     self.remember_provisional(&mut state);
-                    state.watch_all();
+                    state.watch_all(&self.memory);
                     rules.iter().for_each(|rule| self.recovered(rule));
                 }
                 Err(error) => {
                     for rule in &rules {
                         self.failed(rule, &error.to_string());
-                        self.broken.insert(rule.id.clone());
+                        self.broken.insert(rule.id.clone(), failed + 1);
                     }
                 }
             }

@@ -72,6 +72,7 @@ use derived::Came;
 use judge::{Events, Recall, is_learning};
 use mark::Mark;
 use sieve::{Failed, Sieved};
+pub(crate) use versions::ENDED_US;
 use versions::Versions;
 use watch::{Outcome, Shared, Watch, load_seen};
 
@@ -317,6 +318,16 @@ impl Memory {
     /// Times from which on versions of a state table can be seen that came since windows last looked ahead.
     pub fn came(&self, state: &StateTable) -> impl Iterator<Item = Micros> {
         self.states.get(&state.name).into_iter().flat_map(|versions| versions.came().iter().copied())
+    }
+
+    /// What is stored of a state table has been read.
+    pub fn has(&self, state: &StateTable) -> bool {
+        self.loaded.contains(&state.name)
+    }
+
+    /// Times behind `now` from which on versions of a state table can be seen.
+    pub fn seen_after(&self, state: &StateTable, now: Micros) -> impl Iterator<Item = Micros> {
+        self.states.get(&state.name).into_iter().flat_map(move |versions| versions.seen_after(now))
     }
 
     /// Windows have looked ahead.

@@ -23,7 +23,7 @@ pub const ENDED_US: i64 = 2 * 86_400_000_000;
 /// Event time between two looks at everything for what is old.
 const SWEEP_US: i64 = 600_000_000;
 
-/// More of them at once say no more: what is early about them is found at the next commit at the latest.
+/// What more of them at once complete is found when it is final.
 const CAME_MAX: usize = 10_000;
 
 #[derive(Clone, Debug)]
@@ -130,7 +130,13 @@ impl Versions {
         self.came.clear();
     }
 
-    /// A version that is not history.
+    /// Times behind `now` from which on a version can be seen.
+    pub fn seen_after(&self, now: Micros) -> impl Iterator<Item = Micros> {
+        let all = self.keys.values().flatten().map(|version| version.mark.boundary());
+        all.filter(move |boundary| *boundary > now)
+    }
+
+    /// Adds a version and notes that it came.
     pub fn come(&mut self, key: &[u8], mark: Mark, values: Option<&[u8]>) {
         let boundary = mark.boundary();
         if self.insert(key, mark, values) && self.came.len() < CAME_MAX {

@@ -84,7 +84,8 @@ impl<'a> Run<'a> {
         for finding in output.findings {
             let have = self.kept.get(&finding.id).map(|f| f.standing);
             let settled = have.is_some_and(|s| s == Standing::Confirmed);
-            if settled && finding.standing != Standing::Confirmed {
+            let withdrawn = have == Some(Standing::Retracted) && !finding.late;
+            if (settled && finding.standing != Standing::Confirmed) || withdrawn {
                 self.unsettled.push(finding.id.clone());
             }
             // What late rows add is told by each catch-up that finds it: it never shrinks.

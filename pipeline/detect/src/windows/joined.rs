@@ -17,7 +17,7 @@ pub enum Known<'a> {
     Final(&'a States<'a>),
     /// Ahead of it: what is remembered by now.
     AtHand(&'a Memory),
-    /// The rule joins none.
+    /// Of a rule that joins none.
     Nothing,
 }
 
@@ -71,6 +71,15 @@ impl Joined {
     /// Times from which on versions can be seen that came since windows last looked ahead.
     pub fn came<'m>(&'m self, memory: &'m Memory) -> impl Iterator<Item = Micros> {
         memory.came(&self.state)
+    }
+
+    pub fn is_known(&self, memory: &Memory) -> bool {
+        memory.has(&self.state)
+    }
+
+    /// Times behind `now` from which on versions can be seen.
+    pub fn seen_after<'m>(&'m self, memory: &'m Memory, now: Micros) -> impl Iterator<Item = Micros> {
+        memory.seen_after(&self.state, now)
     }
 
     pub fn clear(&self) {

@@ -22,7 +22,8 @@ const LATE_WIDENINGS_MAX: usize = 8;
 /// Catch-ups of a rule that wait; more are made fewer.
 const CATCH_UPS_MAX: usize = 32;
 
-/// A catch-up that failed so often is given up: waiting on would stop those behind it for good.
+/// A catch-up that failed so often, while boundaries became final, is given up: waiting on would stop those behind it for
+/// good.
 const FAILURES_MAX: u32 = 3;
 
 /// Boundaries that one catch-up evaluates at most.
@@ -58,16 +59,18 @@ impl Teller {
                     let known = self.slots.boundary(at);
                     self.told.extend(runs.into_iter().map(|run| Told::Late { run, known }));
                 }
-                Err(error) if self.late_failures + 1 < FAILURES_MAX => {
-                    self.late_failures += 1;
-                    return Err(error);
-                }
                 Err(error) => {
+                    let (before, when) = self.late_failures;
+                    // One call after the other says nothing new.
+                    self.late_failures = (before + u32::from(when != last), last);
+                    if self.late_failures.0 < FAILURES_MAX {
+                        return Err(error);
+                    }
                     tracing::error!(rule = %self.rule.id, %error, "what late rows would have added is given up");
                     skipped(&self.rule, (missed.1 - missed.0 + 1).unsigned_abs());
                 }
             }
-            self.late_failures = 0;
+            self.late_failures = (0, i64::MIN);
             self.late.remove(&at);
         }
         self.usage.busy += started.elapsed();

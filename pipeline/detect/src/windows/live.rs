@@ -117,6 +117,12 @@ impl Live {
         self.last.map_or(Micros::MIN, |slot| self.slots.boundary(slot))
     }
 
+    /// From where a later process has to go on: the last final boundary, unless catch-ups on late rows wait.
+    pub fn settled(&self) -> Micros {
+        let settled = |last: i64| self.tellers.iter().map(|teller| teller.settled(last)).min().unwrap_or(last);
+        self.last.map_or(Micros::MIN, |last| self.slots.boundary(settled(last)))
+    }
+
     /// Rows of an admitted batch, as far as they were chosen for this rule.
     pub fn admit(&mut self, table: &str, rows: &RecordBatch, choices: &mut Choices) -> Result<(), QueryError> {
         let started = Instant::now();
@@ -254,7 +260,7 @@ impl Live {
             for teller in &mut self.tellers {
                 let gone = teller.retract_what_did_not_come(last);
                 if let Way::Sifted(sifted) = &mut self.way {
-                    gone.iter().for_each(|entity| sifted.settle_early(entity));
+                    gone.iter().for_each(|entity| sifted.settle_early(entity, &mut self.fed));
                 }
                 teller.prolong(last);
             }
@@ -340,13 +346,14 @@ impl Live {
     }
 
     /// Holds what it would hold had it seen all stored rows, with everything up to `start` final and told.
-    /// With `up_to`, only rows before these offsets.
+    /// With `up_to`, only rows before these offsets. `skips` boundaries that cannot be evaluated.
     pub async fn rebuild(
         &mut self,
         states: &States<'_>,
         base: &SessionContext,
         start: Micros,
         up_to: Option<&Offsets>,
+        skips: bool,
     ) -> Result<(), QueryError> {
         let committed = up_to.and_then(before);
         let mut back = self.back();
@@ -361,7 +368,7 @@ impl Live {
                 let stamped = committed.clone().into_iter().fold(stamped, Expr::and);
                 fresh.read(states.stored, (reach.oldest, reach.from), Some(stamped)).await?;
             }
-            if fresh.catch_up_to(states, start, back).await? {
+            if fresh.catch_up_to(states, start, back, skips).await? {
                 *self = fresh;
                 return Ok(());
             }
@@ -396,11 +403,17 @@ impl Live {
         states: &States<'_>,
         start: Micros,
         back: i64,
+        skips: bool,
     ) -> Result<bool, QueryError> {
         if start == Micros::MIN {
             return Ok(true);
         }
-        self.advance(states, start, usize::MAX).await?;
+        while let Err(error) = self.advance(states, start, usize::MAX).await {
+            if !skips {
+                return Err(error);
+            }
+            self.skip();
+        }
         let begun = self.slots.boundary(self.slots.floor(start) - back + 1);
         let cut = self.tellers.iter().any(|teller| teller.has_open_since(begun));
         let cut = cut && !fault::is(Fault::BeginsAtRestart);
@@ -449,11 +462,11 @@ impl Live {
     }
 
     /// For rules that look ahead: everything is new after a rebuild.
-    pub fn watch_all(&mut self) {
+    pub fn watch_all(&mut self, memory: &Memory) {
         let is_early = self.first().windowed().early.is_ok();
         match &mut self.way {
             Way::Paned(paned) => paned.watch_all(),
-            Way::Sifted(sifted) if is_early => sifted.watch_all(&mut self.fed),
+            Way::Sifted(sifted) if is_early => sifted.watch_all(memory, &mut self.fed),
             Way::Sifted(_) => {}
         }
     }

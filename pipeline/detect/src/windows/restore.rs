@@ -71,9 +71,9 @@ async fn conclude(
     base: &SessionContext,
 ) -> Result<(), QueryError> {
     let back = state.back();
-    match state.catch_up_to(states, start, back).await? {
+    match state.catch_up_to(states, start, back, false).await? {
         true => Ok(()),
-        false => state.rebuild(states, base, start, None).await,
+        false => state.rebuild(states, base, start, None, false).await,
     }
 }
 

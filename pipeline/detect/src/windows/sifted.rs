@@ -35,7 +35,7 @@ const AHEAD_MAX: usize = 16;
 
 /// A look ahead at state tables reads all of them. One that takes longer rests for so many times as long: rules are early
 /// while their tables are small, and final in any case.
-const LOOK_LIGHT: Duration = Duration::from_millis(5);
+const LOOK_LIGHT: Duration = if cfg!(test) { Duration::MAX } else { Duration::from_millis(5) };
 const LOOK_SHARE: u32 = 10;
 
 /// Batches kept apart; more are made one.
@@ -212,6 +212,8 @@ pub struct Sifted {
     now: i64,
     holding: BTreeMap<Entity, Held>,
     early: BTreeSet<Entity>,
+    /// Boundaries ahead at which versions of its state tables are first seen.
+    versions: BTreeSet<i64>,
     /// No look at state tables ahead of the final boundary until then.
     rests: Option<Instant>,
     bytes: usize,
@@ -253,6 +255,7 @@ impl Sifted {
             now: i64::MIN,
             holding: BTreeMap::new(),
             early: BTreeSet::new(),
+            versions: BTreeSet::new(),
             rests: None,
             bytes: 0,
         })
@@ -468,6 +471,7 @@ impl Sifted {
         let now = self.now;
         let remembered = now.saturating_sub(self.slots.slots_of(LATE_US_MAX));
         self.speaking.iter_mut().for_each(|s| s.forget(remembered));
+        self.versions = self.versions.split_off(&now.saturating_add(1));
         let mut gone = false;
         for (chunks, places) in self.chunks.iter_mut().zip(&self.sieves.places) {
             for chunk in chunks.extract_if(.., |c| c.last <= now) {
@@ -507,7 +511,8 @@ impl Sifted {
     }
 
     /// With state tables as they are known by now: at each boundary they say something else. What comes of them is looked
-    /// for where rows of the window come or go, and where versions that just came are first seen.
+    /// for where rows of the window come or go, and where versions are first seen. What there is no time for, or what is
+    /// not at hand yet, is looked at by a later call.
     async fn ahead_of_states(
         &mut self,
         memory: &Memory,
@@ -515,22 +520,34 @@ impl Sifted {
         ahead: &mut Vec<Ahead>,
     ) -> Result<(), QueryError> {
         let came = self.joined.iter().flat_map(|joined| joined.came(memory));
-        // A boundary that sees what lies before `time`.
-        fed.slots.extend(came.map(|time| self.slots.floor(time.saturating_sub(1)).saturating_add(1)));
+        let came: Vec<i64> = came.map(|time| sees(self.slots, time)).filter(|slot| *slot > self.now).collect();
+        fed.slots.extend(came.iter().copied());
+        self.versions.extend(came);
         fed.slots.retain(|slot| *slot > self.now);
-        if self.rests.is_some_and(|until| Instant::now() < until) {
+        let rests = self.rests.is_some_and(|until| Instant::now() < until);
+        if rests || !self.joined.iter().all(|joined| joined.is_known(memory)) {
             return Ok(());
         }
         let Some(first) = fed.slots.first().copied() else { return Ok(()) };
-        let mut slots: BTreeSet<i64> = self.agenda.range(first..=self.head.max(first)).copied().collect();
-        slots.append(&mut fed.slots);
-        let left = slots.iter().nth(AHEAD_MAX).copied();
-        let slots = slots.into_iter().take_while(|slot| left.is_none_or(|left| *slot < left)).collect();
-        self.looked(left, fed);
-        let started = Instant::now();
-        let outcome = self.look_at(slots, Known::AtHand(memory), ahead).await;
+        let until = first..=self.head.max(first);
+        let mut left = std::mem::take(&mut fed.slots);
+        left.extend(self.agenda.range(until.clone()).chain(self.versions.range(until)));
+        let (started, mut looks) = (Instant::now(), 0);
+        let outcome = loop {
+            let Some(slot) = left.pop_first() else { break Ok(()) };
+            if looks == AHEAD_MAX || started.elapsed() > LOOK_LIGHT {
+                left.insert(slot);
+                break Ok(());
+            }
+            looks += 1;
+            if let Err(error) = self.look_at(vec![slot], Known::AtHand(memory), ahead).await {
+                break Err(error);
+            }
+        };
         let took = started.elapsed();
         self.rests = (took > LOOK_LIGHT).then(|| Instant::now() + took * LOOK_SHARE);
+        self.looked(None, fed);
+        fed.slots = left;
         outcome
     }
 
@@ -587,7 +604,15 @@ impl Sifted {
         enters.filter(|slot| *slot > self.now)
     }
 
-    pub fn watch_all(&self, fed: &mut Fed) {
+    pub fn watch_all(&mut self, memory: &Memory, fed: &mut Fed) {
+        let now = self.slots.boundary(self.now);
+        let seen = self.joined.iter().flat_map(|joined| joined.seen_after(memory, now));
+        let seen: Vec<i64> = seen.map(|time| sees(self.slots, time)).collect();
+        self.versions.extend(seen);
+        self.watch_ahead(fed);
+    }
+
+    fn watch_ahead(&self, fed: &mut Fed) {
         fed.slots.extend(self.enters_ahead());
         fed.slots.insert(self.now.saturating_add(1));
         fed.until = self.head;
@@ -613,11 +638,20 @@ impl Sifted {
         self.agenda = self.agenda.split_off(&(slot + 1));
     }
 
-    pub fn settle_early(&mut self, entity: &Entity) {
+    /// What was found ahead of time did not come. Without new rows it may hold further ahead, if it joins state tables.
+    pub fn settle_early(&mut self, entity: &Entity, fed: &mut Fed) {
         self.early.remove(entity);
+        if !self.joined.is_empty() {
+            self.watch_ahead(fed);
+        }
     }
 
     pub fn bytes(&self) -> usize {
         self.bytes + self.partners.iter().map(Partners::bytes).sum::<usize>()
     }
+}
+
+/// The first boundary that sees what lies before a time.
+fn sees(slots: Slots, time: Micros) -> i64 {
+    slots.floor(time.saturating_sub(1)).saturating_add(1)
 }

@@ -50,8 +50,8 @@ pub struct Teller {
     pub(super) late: BTreeMap<i64, (i64, i64)>,
     pub(super) told: Vec<Told>,
     failed: Option<QueryError>,
-    /// How often in a row the next catch-up failed.
-    pub(super) late_failures: u32,
+    /// How often the next catch-up failed, and what was final when it last did.
+    pub(super) late_failures: (u32, i64),
     pub(super) usage: Usage,
 }
 
@@ -72,7 +72,7 @@ impl Teller {
             late: BTreeMap::new(),
             told: Vec::new(),
             failed: None,
-            late_failures: 0,
+            late_failures: (0, i64::MIN),
             usage: Usage::default(),
         }
     }
@@ -84,6 +84,11 @@ impl Teller {
     /// What it said since this was last asked.
     pub fn take_told(&mut self) -> Vec<Told> {
         std::mem::take(&mut self.told)
+    }
+
+    /// The last boundary, `last` or before it, behind which nothing is left to be told.
+    pub(super) fn settled(&self, last: i64) -> i64 {
+        self.late.first_key_value().map_or(last, |(at, _)| last.min(at - 1))
     }
 
     /// Why something of it could not be evaluated since this was last asked. The state went on.
@@ -144,12 +149,16 @@ impl Teller {
         }
     }
 
-    /// A run begins where it was announced, or it was announced wrongly.
+    /// A run begins where it was announced, or it was announced wrongly. What was announced for later may still come, when
+    /// this run has ended before.
     fn settle(&mut self, held: &Held, slot: i64) {
-        if let Some(announced) = self.early.remove(&held.entity)
-            && announced != slot
-        {
-            self.told.push(Told::Retracted { entity: held.entity.clone(), first: self.slots.boundary(announced) });
+        let Some(announced) = self.early.get(&held.entity).copied().filter(|announced| *announced <= slot) else {
+            return;
+        };
+        if announced == slot {
+            self.early.remove(&held.entity);
+        } else {
+            self.retract(&held.entity);
         }
     }
 

@@ -28,7 +28,7 @@ const WRITE_BATCH_ROWS: usize = 64;
 /// until it is merged.
 const RAW_ZSTD_LEVEL: i32 = 3;
 
-/// Where it is merged, which is once for long: a seventh smaller than at level 3, in six times as long. Level 12 would save 3 % more
+/// Where it is merged, to stay so for long: a seventh smaller than at level 3, in six times as long. Level 12 would save 3 % more
 /// in twice the time.
 pub(super) const MERGED_RAW_ZSTD_LEVEL: i32 = 9;
 
