@@ -138,7 +138,7 @@ impl Page<'_> {
             [] => String::new(),
             others => {
                 let ids: Vec<&str> = others.iter().map(|rule| rule.id.as_str()).collect();
-                format!(", one set for all that begin together of it and {}", ids.join(", "))
+                format!(", kept once for it and {} where they begin together", ids.join(", "))
             }
         }
     }

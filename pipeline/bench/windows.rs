@@ -28,8 +28,7 @@ const READS_FIRING: usize = 270_000;
 /// Users who are above the count's threshold all the time, with one event in ten; the others never are.
 const BUSY: usize = 100;
 /// One count by several thresholds, as for several severities.
-const TIERS: [u32; 5] = [60, 120, 240, 480, 960];
-const TIERS_IDS: [&str; 5] = ["tier-1", "tier-2", "tier-3", "tier-4", "tier-5"];
+const TIERS: [(&str, u32); 5] = [("low", 60), ("medium", 120), ("high", 240), ("critical", 480), ("fatal", 960)];
 const QUICKEST_OF: usize = 7;
 /// Rounds of what is told as a ratio of two.
 const ROUNDS_OF_TWO: usize = 21;
@@ -68,6 +67,7 @@ fn distinct(schemas: &Schemas, events: usize, rounds: usize, figures: &mut Figur
     Ok(())
 }
 
+/// A count that fires: by finer slides, and by several thresholds.
 fn fine(schemas: &Schemas, figures: &mut Figures) -> Result<()> {
     let who = |n: usize| if n.is_multiple_of(10) { mixed(n, 3) % BUSY } else { who_what(n).0 };
     let reads = reads(schemas, READS_FIRING, who)?;
@@ -79,8 +79,8 @@ fn fine(schemas: &Schemas, figures: &mut Figures) -> Result<()> {
     let every = |every: &str| run(schemas, &[("count", "1h", every, &count(60))], &reads);
     let (coarse, fine) = in_turn(ROUNDS_OF_TWO, || every("10m"), || every("10s"))?;
     figures.add_against("window-fine", fine.ns_per_event(), coarse.ns_per_event());
-    let sqls = TIERS.map(count);
-    let tiers: Vec<_> = TIERS_IDS.iter().zip(&sqls).map(|(id, sql)| (*id, "1h", "1m", sql.as_str())).collect();
+    let tiers = TIERS.map(|(id, more_than)| (id, count(more_than)));
+    let tiers = tiers.each_ref().map(|(id, sql)| (*id, "1h", "1m", sql.as_str()));
     let (one, all) = in_turn(QUICKEST_OF, || run(schemas, &tiers[..1], &reads), || run(schemas, &tiers, &reads))?;
     figures.add_against("window-tiers", all.ns_per_event(), one.ns_per_event());
     Ok(())

@@ -169,6 +169,19 @@ fn explain_says_what_a_rule_means() {
     finish(stakeout().args(["explain", "k8s-pod-exek"]), &[2]);
 }
 
+#[test]
+fn explain_names_the_rules_that_share_panes() {
+    let windowed = EXEC.replace("triage", "window: 10m\nevery: 1m\ntriage").replace("SELECT", "SELECT count(*) AS n,");
+    let above =
+        |n: u32| format!("{windowed}GROUP BY cluster, actor_user_name, objectref_subresource HAVING count(*) > {n}\n");
+    let longer = above(5).replace("10m", "20m");
+    let rules = folder(&[("many.sql", &above(50)), ("some.sql", &above(5)), ("longer.sql", &longer)]);
+    let said = |rule: &str| finish(stakeout().args(["explain", rule, "--detections"]).arg(rules.path()), &[0]);
+    assert!(said("some").contains("kept once for it and many"), "{}", said("some"));
+    assert!(said("many").contains("kept once for it and some"), "{}", said("many"));
+    assert!(!said("longer").contains("kept once"), "{}", said("longer"));
+}
+
 /// A data directory with imported synthetic events of all sources, evaluated by five rules beside it.
 fn imported() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();

@@ -1,32 +1,28 @@
 //! The engine: all rules of a set and how far they have gone. A rule that fails degrades itself, visibly, and
 //! never its neighbours; what it could not evaluate is tried again and, at last, skipped with an error.
 
+mod behind;
+mod states;
 mod telling;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::AsArray;
-use arrow::datatypes::Int64Type;
 use arrow::record_batch::RecordBatch;
 use datafusion::execution::context::SessionContext;
-use event::{
-    Admitted, Batch, Finding, Frontier, Micros, Offsets, Origin, Partition, Ranges, Standing, Watermarks, column,
-};
-use futures::StreamExt;
+use event::{Admitted, Batch, Finding, Frontier, Micros, Offsets, Origin, Ranges, Standing, Watermarks};
 use query::QueryError;
 
 use crate::cost::RuleCost;
 use crate::error::DetectError;
-use crate::evidence;
 use crate::history::History;
 use crate::memory::{Derived, Memory, Report, States, of_table};
-use crate::offsets::{advance_offsets, covers, past, raise};
+use crate::offsets::{advance_offsets, covers, raise};
 use crate::rule::{Body, Rule};
 use crate::ruleset::RuleSet;
 use crate::singles::Singles;
-use crate::windows::{self, Choices, Live, Together, Usage};
+use crate::windows::{Choices, Live, Together, Usage};
 
 /// Boundaries per rule and call: a rule that has to catch up leaves room for the others and for new rows.
 const BOUNDARIES_PER_CALL: usize = 5_000;
@@ -181,23 +177,8 @@ impl Engine {
         // To remember a row twice changes nothing.
         let recent: Vec<Batch> = self.recent.iter().flat_map(|r| r.batches.clone()).collect();
         self.remember(&recent, &mut output);
-        if let Some(live) = &mut self.live {
-            let same_world = before.context == self.rules.context;
-            let rules = &self.rules;
-            let stands = |rule: &Rule| {
-                let states = rule.windowed().states.iter().map(|s| s.version.clone());
-                std::iter::once(rule.version.clone()).chain(states).collect::<Vec<_>>()
-            };
-            let stays = |before: &Rule| {
-                let now = rules.get(&before.id).filter(|rule| rule.window.is_some());
-                same_world && now.is_some_and(|rule| stands(rule) == stands(before))
-            };
-            let states = std::mem::take(live).into_values();
-            let states = states.filter_map(|mut state| state.retain(stays).then_some(state));
-            live.extend(states.map(|state| (state.first().id.clone(), state)));
-            let kept: BTreeSet<&str> = live.values().flat_map(Live::rules).map(|rule| rule.id.as_str()).collect();
-            let rebuilt = rules.rules.iter().filter(|r| r.window.is_some() && !kept.contains(r.id.as_str()));
-            self.broken.extend(rebuilt.map(|r| (r.id.clone(), 0)));
+        if self.live.is_some() {
+            self.keep_what_stands(&before);
             self.mend(&stored, &offsets).await?;
         }
         let settled = self.on_commit(&marks, &offsets, history).await?;
@@ -251,7 +232,11 @@ impl Engine {
         let Some(mut live) = self.live.take() else { return };
         let together = self.together.get_or_insert_with(|| Together::new(&live, &self.rules.schemas));
         let mut choices: Vec<Choices> = batches.iter().map(|b| together.choose(&b.table, &b.rows)).collect();
+        // What is broken is made anew with all that came.
         for state in live.values_mut() {
+            if self.is_broken(state) {
+                continue;
+            }
             match admit(state, batches, &mut choices) {
                 Ok(()) => state.look_ahead(&self.memory).await,
                 Err(error) => {
@@ -315,14 +300,16 @@ impl Engine {
         while let Some(id) = self.waiting.pop_front() {
             let Some(state) = live.get_mut(&id) else { continue };
             // What could not be made anew knows nothing: it is not final for it.
-            if state.rules().any(|rule| self.broken.contains_key(&rule.id)) {
+            if self.is_broken(state) {
                 continue;
             }
             if self.advance(state, committed, stored).await {
                 again.push(id);
             }
             self.tell_all(state, stored, Origin::Live, output).await;
-            skip_what_keeps_failing(state);
+            if state.failures() >= FAILURES_MAX {
+                state.skip();
+            }
             let settled = state.settled();
             for (rule, usage) in state.usage() {
                 show(rule, &usage);
@@ -421,111 +408,6 @@ impl Engine {
         Ok(())
     }
 
-    /// States without a past: nothing was admitted before.
-    async fn begin(&mut self) -> Result<(), DetectError> {
-        let mut live = BTreeMap::new();
-        let windowed = self.rules.rules.iter().filter(|r| r.window.is_some());
-        for (rules, start) in windows::families(windowed.map(|rule| (rule, self.start_of(rule)))) {
-            let mut state = Live::new(&self.rules.base, &rules, Origin::Live).await?;
-            if start != Micros::MIN {
-                state.begin(start);
-            }
-            live.insert(state.first().id.clone(), state);
-        }
-        self.live = Some(live);
-        Ok(())
-    }
-
-    /// The last boundary of a windowed rule that was final.
-    fn start_of(&self, rule: &Rule) -> Micros {
-        self.frontier.boundaries.get(&rule.id).copied().unwrap_or(Micros::MIN)
-    }
-
-    /// States as if the process had never stopped: a function of the stored rows and the frontier.
-    async fn restore(&mut self, stored: &SessionContext, output: &mut Output) -> Result<(), DetectError> {
-        let (remembering, windowed) =
-            std::mem::take(&mut self.provisional).into_iter().partition(|(_, f)| self.remembers(&f.rule));
-        self.provisional = windowed;
-        let remembering: BTreeMap<String, Finding> = remembering;
-        let report = self.memory.rebuild(remembering.into_values().collect(), stored, &self.committed.1).await;
-        self.take(report, output);
-        self.begin().await?;
-        let Some(mut live) = self.live.take() else { return Ok(()) };
-        let boundaries = &self.frontier.boundaries;
-        let outcomes = {
-            let states = States::of(&self.memory, stored);
-            windows::restore(&mut live, boundaries, &self.rules.schemas, &states, &self.rules.base).await
-        };
-        for (id, outcome) in outcomes {
-            let Some(state) = live.get_mut(&id) else { continue };
-            if let Some(error) = outcome {
-                for rule in state.rules() {
-                    self.failed(rule, &error.to_string());
-                    self.broken.insert(rule.id.clone(), 1);
-                }
-                continue;
-            }
-            self.remember_provisional(state);
-            // A new rule may hold at once.
-            state.watch_all(&self.memory);
-            state.look_ahead(&self.memory).await;
-            self.tell_what_is_early(state, output).await;
-        }
-        self.live = Some(live);
-        self.retract_of_rules_that_are_gone(output);
-        Ok(())
-    }
-
-    /// Rebuilds states that have a gap: stored rows up to the commit, then what was admitted after it.
-    async fn mend(&mut self, stored: &SessionContext, offsets: &Offsets) -> Result<(), DetectError> {
-        let broken = std::mem::take(&mut self.broken);
-        let failures = |rule: &Rule| broken.get(&rule.id).copied().unwrap_or_default();
-        let windowed = broken.keys().filter_map(|id| self.rules.get(id)).filter(|rule| rule.window.is_some());
-        for (rules, start) in windows::families(windowed.map(|rule| (rule, self.start_of(rule)))) {
-            let failed = rules.iter().map(|rule| failures(rule)).max().unwrap_or_default();
-            let mut state = Live::new(&self.rules.base, &rules, Origin::Live).await?;
-            let mended = async {
-                let states = States::of(&self.memory, stored);
-                // Those that always fail would keep it from ever working again.
-                let skips = failed >= FAILURES_MAX;
-                state.rebuild(&states, &self.rules.base, start, Some(offsets), skips).await?;
-                for recent in &self.recent {
-                    let mut choices: Vec<Choices> = recent.batches.iter().map(|_| Choices::all()).collect();
-                    admit(&mut state, &recent.batches, &mut choices)?;
-                }
-                Ok::<_, QueryError>(())
-            };
-            match mended.await {
-                Ok(()) => {
-                    self.remember_provisional(&mut state);
-                    state.watch_all(&self.memory);
-                    rules.iter().for_each(|rule| self.recovered(rule));
-                }
-                Err(error) => {
-                    for rule in &rules {
-                        self.failed(rule, &error.to_string());
-                        self.broken.insert(rule.id.clone(), failed + 1);
-                    }
-                }
-            }
-            if let Some(live) = &mut self.live {
-                // What is broken is so with all that it shares panes with.
-                live.retain(|_, other| !other.rules().any(|rule| rules.iter().any(|r| r.id == rule.id)));
-                live.insert(state.first().id.clone(), state);
-            }
-        }
-        Ok(())
-    }
-
-    fn remember_provisional(&self, state: &mut Live) {
-        for teller in state.tellers() {
-            let id = teller.rule().id.clone();
-            for finding in self.provisional.values().filter(|f| f.rule == id) {
-                teller.expect(finding.entity.clone(), finding.time.first());
-            }
-        }
-    }
-
     fn remembers(&self, id: &str) -> bool {
         self.rules.get(id).is_some_and(|rule| matches!(rule.body, Body::Remembering(_)))
     }
@@ -581,62 +463,6 @@ impl Engine {
         }
     }
 
-    /// Windowed rules take up where they were; single-event rules look at stored rows past the frontier: after a crash between the store's transaction and
-    /// the one that keeps findings. Call before anything new is admitted.
-    pub async fn catch_up(&mut self, history: &dyn History) -> Result<Output, DetectError> {
-        let stored = self.rules.stored(history)?;
-        let mut output = Output::default();
-        if self.live.is_none() {
-            self.restore(&stored, &mut output).await?;
-        }
-        if self.has_seen_all() {
-            return Ok(output);
-        }
-        for schema in self.rules.schemas.clone() {
-            let behind = self.behind(&stored, &schema.name).await?;
-            if behind.is_empty() {
-                continue;
-            }
-            let any = behind.iter().map(past).collect::<Vec<_>>().join(" OR ");
-            let sql = format!("SELECT * FROM {} WHERE {any}", schema.name);
-            let mut rows = stored.sql(&sql).await?.execute_stream().await?;
-            while let Some(batch) = rows.next().await {
-                let batch = Batch { table: schema.name.as_str().into(), rows: batch? };
-                self.evaluate_rows(&schema.name, &batch.rows, &mut output);
-                self.remember(&[batch], &mut output);
-            }
-        }
-        self.frontier.advance(&output.frontier);
-        Ok(output)
-    }
-
-    /// The frontier is where the store ends, as far as this engine was told: no row needs to be looked for.
-    fn has_seen_all(&self) -> bool {
-        let stored = &self.committed.1.0;
-        let seen = |(partition, next): (&Partition, &i64)| self.frontier.offsets.get(partition) >= Some(next);
-        !stored.is_empty() && stored.iter().all(seen)
-    }
-
-    /// The partitions of a table that hold rows past the frontier, with the first offset of those.
-    async fn behind(&self, stored: &SessionContext, table: &str) -> Result<Vec<(Partition, i64)>, DetectError> {
-        let sql =
-            format!("SELECT topic, \"partition\", max(\"offset\") AS last FROM {table} GROUP BY topic, \"partition\"");
-        let mut behind = Vec::new();
-        for batch in stored.sql(&sql).await?.collect().await? {
-            for row in 0..batch.num_rows() {
-                let topic = evidence::text_of(&batch, column::TOPIC, row)?;
-                let partition = batch.column(1).as_primitive::<Int64Type>().value(row) as i32;
-                let last = batch.column(2).as_primitive::<Int64Type>().value(row);
-                let key: Partition = (topic.into(), partition);
-                let next = self.frontier.offsets.get(&key).copied().unwrap_or(i64::MIN);
-                if last >= next {
-                    behind.push((key, next));
-                }
-            }
-        }
-        Ok(behind)
-    }
-
     /// What single-event rules cost since the start, by rule id.
     pub fn costs(&self) -> Vec<RuleCost> {
         self.singles.costs()
@@ -683,16 +509,6 @@ fn admit(state: &mut Live, batches: &[Batch], choices: &mut [Choices]) -> Result
     let mine = |(b, _): &(&Batch, &mut Choices)| rule.tables.iter().any(|t| **t == *b.table);
     let mut batches = batches.iter().zip(choices).filter(mine);
     batches.try_for_each(|(batch, choices)| state.admit(&batch.table, &batch.rows, choices))
-}
-
-fn skip_what_keeps_failing(state: &mut Live) {
-    if state.failures() < FAILURES_MAX {
-        return;
-    }
-    let (rule, after) = (state.first().id.clone(), state.evaluated());
-    tracing::error!(rule, after, "rule skips a boundary it could not evaluate");
-    metrics::counter!("stakeout_rule_boundaries_skipped_total", "rule" => rule).increment(1);
-    state.skip();
 }
 
 fn show(rule: &Rule, usage: &Usage) {

@@ -91,6 +91,9 @@ pub const STATE_BYTES_MAX: usize = if cfg!(test) { 2 << 20 } else { 512 << 20 };
 /// History that a source must have before what is new in it is worth a page.
 pub const LEARNING_DEFAULT_US: i64 = 7 * 86_400_000_000;
 
+/// What more versions at once complete in windows is found when it is final.
+const CAME_MAX: usize = 10_000;
+
 /// How far a rule may be behind the source of a state table and still be answered from memory.
 const BEHIND_US: i64 = 7 * 86_400_000_000;
 
@@ -126,6 +129,8 @@ pub struct Memory {
     watches: Vec<Watch>,
     tables: Vec<Arc<StateTable>>,
     states: BTreeMap<String, Versions>,
+    /// Of state tables that windows join: times from which on versions can be seen that came since windows last looked ahead.
+    came: BTreeMap<String, BTreeSet<Micros>>,
     begins: BTreeMap<String, Begin>,
     /// State tables and histories that what is stored has been read for.
     loaded: BTreeSet<String>,
@@ -155,10 +160,13 @@ impl Memory {
         }
         let tables: Vec<Arc<StateTable>> = rules.states.iter().filter(|state| rules.joins(state)).cloned().collect();
         let states = tables.iter().map(|s| (s.name.clone(), Versions::default())).collect();
+        let windowed = rules.rules.iter().filter(|rule| rule.window.is_some());
+        let came = windowed.flat_map(|rule| &rule.states).map(|name| (name.clone(), BTreeSet::new())).collect();
         Memory {
             watches,
             tables,
             states,
+            came,
             begins,
             loaded: BTreeSet::new(),
             begins_loaded: false,
@@ -294,10 +302,16 @@ impl Memory {
         }
         for state in self.tables.iter().filter(|s| !self.stopped.contains(&s.name)) {
             let versions = self.states.get_mut(&state.name).expect("every state table in use has its memory");
+            let mut came = self.came.get_mut(&state.name);
+            let mut new = |mark: &Mark| {
+                if let Some(came) = came.as_mut().filter(|came| came.len() < CAME_MAX) {
+                    came.insert(mark.boundary());
+                }
+            };
             for (table, rows) in batches {
                 let mut error = None;
                 let failed = state.sieve.live(table, rows, Origin::Live, &mut |sieved| match state
-                    .remember(&sieved, versions)
+                    .remember(&sieved, versions, &mut new)
                 {
                     Ok(nulls) => count_state_nulls(state, nulls),
                     Err(e) => drop(error.get_or_insert(e.strip_backtrace())),
@@ -317,7 +331,7 @@ impl Memory {
 
     /// Times from which on versions of a state table can be seen that came since windows last looked ahead.
     pub fn came(&self, state: &StateTable) -> impl Iterator<Item = Micros> {
-        self.states.get(&state.name).into_iter().flat_map(|versions| versions.came().iter().copied())
+        self.came.get(&state.name).into_iter().flatten().copied()
     }
 
     /// What is stored of a state table has been read.
@@ -332,17 +346,24 @@ impl Memory {
 
     /// Windows have looked ahead.
     pub fn forget_what_came(&mut self) {
-        self.states.values_mut().for_each(Versions::forget_what_came);
+        self.came.values_mut().for_each(BTreeSet::clear);
     }
 
-    /// Of live rows, what [`States::versions`] says, as far as it is remembered: `None` if that takes the store.
-    pub fn versions(&self, state: &StateTable, boundary: Micros, since: Micros) -> Option<Result<RecordBatch>> {
+    /// What [`States::versions`] says, as far as it is remembered: `None` if that takes the store.
+    pub fn versions(
+        &self,
+        state: &StateTable,
+        origin: Origin,
+        boundary: Micros,
+        since: Micros,
+    ) -> Option<Result<RecordBatch>> {
         if self.stopped.contains(&state.name) {
             let what = format!("the state table `{}`: {}", state.name, too_much(STATE_BYTES_MAX));
             return Some(Err(DataFusionError::Execution(what)));
         }
-        let versions = self.states.get(&state.name).filter(|versions| versions.reaches(since))?;
-        self.loaded.contains(&state.name).then(|| state.table_of(versions, boundary, since))
+        let is_known = origin == Origin::Live && self.has(state);
+        let versions = self.states.get(&state.name).filter(|versions| is_known && versions.reaches(since))?;
+        Some(state.table_of(versions, boundary, since))
     }
 
     /// Judges for good what `committed` makes final.
@@ -451,9 +472,7 @@ impl<'a> States<'a> {
         boundary: Micros,
         since: Micros,
     ) -> Result<RecordBatch> {
-        if let Some(versions) = self.memory.versions(state, boundary, since)
-            && (origin == Origin::Live || versions.is_err())
-        {
+        if let Some(versions) = self.memory.versions(state, origin, boundary, since) {
             return versions;
         }
         let key = (state.name.clone(), origin);
@@ -568,7 +587,7 @@ async fn load_versions(
     let mut take = |sieved: Sieved| {
         // More than the budget is refused by whoever asked; it need not be read to the end for that.
         if versions.bytes() <= STATE_BYTES_MAX
-            && let Err(e) = state.remember(&sieved, &mut versions)
+            && let Err(e) = state.remember(&sieved, &mut versions, &mut |_| ())
         {
             error.get_or_insert(e);
         }

@@ -28,7 +28,7 @@ use query::{QueryError, nearest};
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
-use super::mark::{HASH, TIME, UID};
+use super::mark::{HASH, Mark, TIME, UID};
 use super::shape::{Named, Refused, remembers, select_of};
 use super::sieve::{Sieve, Sieved};
 use super::versions::{FORGET_US, Shown, Versions};
@@ -189,8 +189,8 @@ impl StateTable {
         })
     }
 
-    /// Remembers rows of the SELECT. Returns how many had a NULL in their key.
-    pub(crate) fn remember(&self, sieved: &Sieved, versions: &mut Versions) -> Result<u64> {
+    /// Remembers rows of the SELECT, and shows those that are new. Returns how many had a NULL in their key.
+    pub(crate) fn remember(&self, sieved: &Sieved, versions: &mut Versions, new: &mut dyn FnMut(&Mark)) -> Result<u64> {
         let columns = |at: &[usize]| at.iter().map(|at| sieved.rows.column(*at).clone()).collect::<Vec<ArrayRef>>();
         let keys = self.keys.encode(&columns(&self.key_at))?;
         let values = self.values.encode(&columns(&self.values_at))?;
@@ -202,7 +202,9 @@ impl StateTable {
                 continue;
             };
             let ended = deleted.is_some_and(|d| arrow::array::Array::is_valid(d, row) && d.value(row));
-            versions.come(key, mark.clone(), (!ended).then(|| values.row(row)));
+            if versions.add(key, mark.clone(), (!ended).then(|| values.row(row))) {
+                new(mark);
+            }
         }
         Ok(nulls)
     }

@@ -6,7 +6,7 @@
 //! for [`FORGET_US`] is forgotten: a later version has no previous values. So what is old can go without anybody
 //! being able to tell.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use event::{Micros, RowHash};
@@ -22,9 +22,6 @@ pub const ENDED_US: i64 = 2 * 86_400_000_000;
 
 /// Event time between two looks at everything for what is old.
 const SWEEP_US: i64 = 600_000_000;
-
-/// What more of them at once complete is found when it is final.
-const CAME_MAX: usize = 10_000;
 
 #[derive(Clone, Debug)]
 pub struct Version {
@@ -79,14 +76,11 @@ pub struct Versions {
     floor: Micros,
     swept: Micros,
     bytes: usize,
-    /// Of versions that came since windows last looked ahead: the least time that sees them.
-    came: BTreeSet<Micros>,
 }
 
 impl Default for Versions {
     fn default() -> Versions {
-        let came = BTreeSet::new();
-        Versions { keys: HashMap::new(), floor: Micros::MIN, swept: Micros::MIN, bytes: 0, came }
+        Versions { keys: HashMap::new(), floor: Micros::MIN, swept: Micros::MIN, bytes: 0 }
     }
 }
 
@@ -99,7 +93,9 @@ impl Versions {
     pub fn restored(keys: Vec<(Box<[u8]>, Vec<Version>)>, floor: Micros) -> Versions {
         let mut versions = Versions { floor, ..Versions::default() };
         for (key, of_key) in keys {
-            of_key.into_iter().for_each(|v| versions.add(&key, v.mark, v.values.as_deref()));
+            for v in of_key {
+                versions.add(&key, v.mark, v.values.as_deref());
+            }
         }
         versions
     }
@@ -121,36 +117,14 @@ impl Versions {
         time >= self.floor
     }
 
-    /// Of versions that came since this was last forgotten: the least time that sees them, see [`Mark::boundary`].
-    pub fn came(&self) -> &BTreeSet<Micros> {
-        &self.came
-    }
-
-    pub fn forget_what_came(&mut self) {
-        self.came.clear();
-    }
-
     /// Times behind `now` from which on a version can be seen.
     pub fn seen_after(&self, now: Micros) -> impl Iterator<Item = Micros> {
         let all = self.keys.values().flatten().map(|version| version.mark.boundary());
         all.filter(move |boundary| *boundary > now)
     }
 
-    /// Adds a version and notes that it came.
-    pub fn come(&mut self, key: &[u8], mark: Mark, values: Option<&[u8]>) {
-        let boundary = mark.boundary();
-        if self.insert(key, mark, values) && self.came.len() < CAME_MAX {
-            self.came.insert(boundary);
-        }
-    }
-
-    /// Adding a version again changes nothing.
-    pub fn add(&mut self, key: &[u8], mark: Mark, values: Option<&[u8]>) {
-        self.insert(key, mark, values);
-    }
-
-    /// False if it was there.
-    fn insert(&mut self, key: &[u8], mark: Mark, values: Option<&[u8]>) -> bool {
+    /// Adding a version again changes nothing: false.
+    pub fn add(&mut self, key: &[u8], mark: Mark, values: Option<&[u8]>) -> bool {
         if !self.keys.contains_key(key) {
             self.bytes += KEY_BYTES + heap(key.len());
             self.keys.insert(key.into(), Vec::with_capacity(1));
@@ -184,7 +158,9 @@ impl Versions {
         self.floor = self.floor.max(other.floor);
         for (key, versions) in other.keys {
             let new = versions.into_iter().filter(|v| known == Micros::MIN || v.mark.stamp > known);
-            new.for_each(|v| self.add(&key, v.mark, v.values.as_deref()));
+            for v in new {
+                self.add(&key, v.mark, v.values.as_deref());
+            }
         }
     }
 
@@ -375,7 +351,7 @@ mod tests {
     #[test]
     fn what_is_dropped_cannot_be_told_from_what_is_kept() {
         const H: i64 = 3_600_000_000;
-        let mut kept = Versions::default();
+        let (mut kept, mut swept) = (Versions::default(), Versions::default());
         let mut rng: u64 = 7;
         let mut next = |n: u64| {
             rng = rng.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -388,9 +364,10 @@ mod tests {
             let values = (next(3) > 0).then(|| format!("v{}", next(5)));
             rows.push((mark(time, &format!("u{n}"), stamp), values));
         }
-        rows.iter().for_each(|(m, v)| kept.add(b"k", m.clone(), v.as_ref().map(|v| v.as_bytes())));
-        let mut swept = Versions::default();
-        rows.iter().for_each(|(m, v)| swept.add(b"k", m.clone(), v.as_ref().map(|v| v.as_bytes())));
+        for (m, v) in &rows {
+            kept.add(b"k", m.clone(), v.as_ref().map(|v| v.as_bytes()));
+            swept.add(b"k", m.clone(), v.as_ref().map(|v| v.as_bytes()));
+        }
         for now in (100..600).step_by(50).map(|n| n * H) {
             swept.advance(now);
             for time in (0..600).map(|n| n * H).filter(|t| swept.reaches(*t)) {

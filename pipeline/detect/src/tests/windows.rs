@@ -313,6 +313,26 @@ async fn a_rule_that_fails_may_lose_its_window() {
     assert_eq!(found.len(), 1);
 }
 
+/// Nobody can group by it, which must not hide its neighbours, now or after a restart.
+#[tokio::test]
+async fn a_row_whose_key_cannot_be_computed_is_left_out_alone() {
+    let sql = "SELECT CAST(objectref_name AS INT) AS number, count(*) AS n FROM kubernetes \
+               GROUP BY CAST(objectref_name AS INT) HAVING count(*) >= 2";
+    let set = rules(&[("d/rule.sql", &rule_text("number", "window: 10s\nevery: 2s", sql))]).await;
+    let one = |uid: &str, name: &str| with(get(S, uid, "al"), &[("objectref_name", name.into())]);
+    let rows = [one("a", "7"), one("b", "x"), one("c", "7"), one("d", "y"), one("e", "8")];
+    let mut engine = Engine::new(set.clone(), Frontier::default(), &Watermarks::default());
+    let mut store = Store::default();
+    let found = live(&mut engine, &mut store, &rows, &marks(4 * S)).await;
+    assert_eq!(runs(&found), [("7".to_owned(), 2, 2)]);
+    assert_eq!((engine.usage()["rule"].failed, engine.usage()["rule"].kept), (2, 3));
+    let frontier = engine.frontier().clone();
+    let mut engine = Engine::new(set, frontier, &marks(4 * S));
+    engine.catch_up(&store).await.expect("the store answers");
+    let found = live(&mut engine, &mut store, &[], &marks(100 * S)).await;
+    assert_eq!(runs(&found), [("7".to_owned(), 2, 10)]);
+}
+
 /// Announced for 102, then a run from 82 to 90 comes first: what was announced still comes.
 #[tokio::test]
 async fn a_run_before_the_announced_one_does_not_retract_it() {

@@ -38,14 +38,23 @@ pub struct Part {
     pub keeps: Option<Vec<Arc<dyn PhysicalExpr>>>,
 }
 
+/// Rows that could not be computed, with the first reason.
+pub type Failed = Option<(u64, String)>;
+
+pub fn both(failed: Failed, also: Failed) -> Failed {
+    match (failed, also) {
+        (Some((a, reason)), Some((b, _))) => Some((a + b, reason)),
+        (a, b) => a.or(b),
+    }
+}
+
 /// Rows that passed, with what the rule computes from them and the boundaries that see them.
 pub struct Sifted {
     pub rows: RecordBatch,
     pub spans: Vec<Span>,
     pub times: Vec<Micros>,
     pub stamps: Vec<Micros>,
-    /// Rows that could not be computed, with the first reason.
-    pub failed: Option<(u64, String)>,
+    pub failed: Failed,
 }
 
 impl Sifted {
@@ -136,7 +145,7 @@ impl Part {
     }
 
     /// One odd value must not hide its neighbours: a batch that fails is halved until only the rows at fault are out.
-    fn run_around_errors(&self, scanned: &RecordBatch) -> Result<(Selected, Option<(u64, String)>)> {
+    fn run_around_errors(&self, scanned: &RecordBatch) -> Result<(Selected, Failed)> {
         let error = match run_steps(&self.steps, scanned) {
             Ok(selected) => return Ok((selected, None)),
             Err(error) => error,
@@ -151,11 +160,7 @@ impl Part {
         let (right, also) = self.run_around_errors(&scanned.slice(half, rows - half))?;
         let joined = concat_batches(&left.rows.schema(), [&left.rows, &right.rows])?;
         let from = left.from.into_iter().chain(right.from.into_iter().map(|row| row + half as u32)).collect();
-        let failed = match (failed, also) {
-            (Some((a, reason)), Some((b, _))) => Some((a + b, reason)),
-            (a, b) => a.or(b),
-        };
-        Ok((Selected { rows: joined, from }, failed))
+        Ok((Selected { rows: joined, from }, both(failed, also)))
     }
 
     /// Runs over stored rows with `from <= time < before`, a batch at a time. `also` narrows them further.

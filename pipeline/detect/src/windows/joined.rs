@@ -59,8 +59,10 @@ impl Joined {
     ) -> Result<bool, QueryError> {
         let versions = match known {
             Known::Final(states) => Some(states.versions(&self.state, origin, boundary, since).await),
-            Known::AtHand(memory) if origin == Origin::Live => memory.versions(&self.state, boundary, since),
-            Known::AtHand(_) | Known::Nothing => None,
+            Known::AtHand(memory) => memory.versions(&self.state, origin, boundary, since),
+            Known::Nothing => {
+                return Err(QueryError::Run("a state table is known at one boundary at a time".to_owned()));
+            }
         };
         let Some(versions) = versions else { return Ok(false) };
         let rows = versions.map_err(QueryError::run)?.project(&self.columns).map_err(|e| QueryError::run(e.into()))?;

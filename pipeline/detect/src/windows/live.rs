@@ -13,7 +13,7 @@ use datafusion::logical_expr::{Expr, col, lit};
 use event::{Micros, Offsets, Origin, column};
 use query::QueryError;
 
-use super::input::{Part, Sifted as Rows};
+use super::input::{Part, Sifted as Rows, both};
 use super::paned::Paned;
 use super::sifted::Sifted;
 use super::teller::{Teller, Usage};
@@ -146,19 +146,12 @@ impl Live {
         self.tellers.iter_mut().for_each(|teller| teller.usage.busy += each);
     }
 
-    /// (leg, part number, part) of the way that the rule goes.
     pub(super) fn all_parts(&self) -> Vec<(usize, usize, &Part)> {
-        match &self.first().windowed().shape {
-            Ok(shape) => shape.parts.iter().enumerate().map(|(n, part)| (0, n, &part.input)).collect(),
-            Err(_) => {
-                let legs = self.first().windowed().sieves.sieves.iter().enumerate();
-                legs.flat_map(|(leg, s)| s.parts.iter().enumerate().map(move |(n, part)| (leg, n, part))).collect()
-            }
-        }
+        all_parts(self.first())
     }
 
     /// The parts of the rule that read a stored table: (relation, part).
-    fn parts(&self, table: &str) -> Vec<(usize, usize)> {
+    pub(super) fn parts(&self, table: &str) -> Vec<(usize, usize)> {
         match &self.way {
             Way::Paned(paned) => paned.part(table).map(|part| (0, part)).into_iter().collect(),
             Way::Sifted(sifted) => sifted.parts(table),
@@ -168,16 +161,12 @@ impl Live {
     /// `watch`: what rules look at ahead of the final boundary is noted.
     fn take(&mut self, table: &str, relation: usize, rows: Rows, watch: bool) -> Result<(), QueryError> {
         self.note_late(relation, &rows);
-        let mut failed = 0;
-        if let Some((count, reason)) = &rows.failed {
-            failed = *count;
-            let rules: Vec<&str> = self.rules().map(|rule| rule.id.as_str()).collect();
-            tracing::warn!(?rules, rows = count, reason, "rows could not be evaluated");
-        }
+        let mut failed = rows.failed.clone();
         match &mut self.way {
             Way::Paned(paned) => {
                 let part = paned.part(table).expect("asked before");
-                paned.feed(part, &rows, watch, &mut self.fed).map_err(QueryError::run)?;
+                let also = paned.feed(part, &rows, watch, &mut self.fed).map_err(QueryError::run)?;
+                failed = both(failed, also);
             }
             Way::Sifted(sifted) => {
                 let watch = watch && self.tellers[0].rule.windowed().early.is_ok();
@@ -186,6 +175,11 @@ impl Live {
         }
         let kept = std::mem::take(&mut self.fed.kept);
         let refused = std::mem::take(&mut self.fed.refused) + std::mem::take(&mut self.fed.out_of_range);
+        let failed = failed.map_or(0, |(count, reason)| {
+            let rules: Vec<&str> = self.rules().map(|rule| rule.id.as_str()).collect();
+            tracing::warn!(?rules, rows = count, reason, "rows could not be evaluated");
+            count
+        });
         for usage in self.tellers.iter_mut().map(|teller| &mut teller.usage) {
             usage.failed += failed;
             usage.kept += kept;
@@ -328,6 +322,9 @@ impl Live {
 
     /// Gives up on a boundary that keeps failing.
     pub fn skip(&mut self) {
+        let (rule, after) = (self.first().id.clone(), self.evaluated());
+        tracing::error!(rule, after, "rule skips a boundary it could not evaluate");
+        metrics::counter!("stakeout_rule_boundaries_skipped_total", "rule" => rule).increment(1);
         if let (Some(slot), Way::Sifted(sifted)) = (self.next_change(), &mut self.way) {
             sifted.begin(slot);
             sifted.give_up(slot);
@@ -412,6 +409,7 @@ impl Live {
             if !skips {
                 return Err(error);
             }
+            tracing::error!(rule = %self.first().id, %error, "a state is made anew without a boundary");
             self.skip();
         }
         let begun = self.slots.boundary(self.slots.floor(start) - back + 1);
@@ -426,11 +424,6 @@ impl Live {
         let last = self.slots.floor(start);
         self.tellers.iter_mut().for_each(|teller| teller.all_was_told(last));
         Ok(true)
-    }
-
-    /// What of a stored table this rule looks at: (relation, part).
-    pub(super) fn parts_of(&self, table: &str) -> Vec<(usize, usize)> {
-        self.parts(table)
     }
 
     /// Rows of a stored table, those that [`Live::reach`] asked for.
@@ -532,7 +525,7 @@ impl Live {
         also: Option<Expr>,
     ) -> Result<(), QueryError> {
         let rule = self.first().clone();
-        for (relation, table, part) in all_parts(&rule) {
+        for (relation, _, part) in all_parts(&rule) {
             let mut batches = Vec::new();
             let keep = |rows: Rows| -> datafusion::error::Result<()> {
                 batches.push(rows);
@@ -541,7 +534,7 @@ impl Live {
             let read = part.read(stored, range, also.clone(), self.origin, self.slots, keep);
             read.await.map_err(QueryError::run)?;
             for rows in batches {
-                self.take(&table, relation, rows, false)?;
+                self.take(&part.table, relation, rows, false)?;
             }
         }
         Ok(())
@@ -565,13 +558,13 @@ fn part_of(rule: &Rule, relation: usize, part: usize) -> &Part {
     }
 }
 
-/// (relation, stored table, part) of the way that the rule goes.
-fn all_parts(rule: &Rule) -> Vec<(usize, String, &Part)> {
+/// (relation, number, part) of the way that the rule goes.
+fn all_parts(rule: &Rule) -> Vec<(usize, usize, &Part)> {
     match &rule.windowed().shape {
-        Ok(shape) => shape.parts.iter().map(|p| (0, p.input.table.clone(), &p.input)).collect(),
+        Ok(shape) => shape.parts.iter().enumerate().map(|(n, part)| (0, n, &part.input)).collect(),
         Err(_) => {
             let relations = rule.windowed().sieves.sieves.iter().enumerate();
-            relations.flat_map(|(r, s)| s.parts.iter().map(move |p| (r, p.table.clone(), p))).collect()
+            relations.flat_map(|(r, s)| s.parts.iter().enumerate().map(move |(n, part)| (r, n, part))).collect()
         }
     }
 }

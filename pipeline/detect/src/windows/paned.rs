@@ -5,11 +5,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use arrow::record_batch::RecordBatch;
 use datafusion::error::{DataFusionError, Result};
 
 use super::feeds::{Feeds, evaluate_all};
 use super::groups::{Group, Panes, Plan, SLOTS_MAX, Seen, WARM, panes};
-use super::input::Sifted;
+use super::input::{Failed, Sifted, both};
 use super::judge::{Judge, Over};
 use super::keys::Keys;
 use super::shape::Shape;
@@ -77,12 +78,9 @@ impl Paned {
     }
 
     /// Rows into their groups. What a row's group might now fulfil ahead of the final boundary is noted for [`Paned::ahead`].
-    pub fn feed(&mut self, part: usize, sifted: &Sifted, watch: bool, fed: &mut Fed) -> Result<()> {
-        let shape = self.shape.clone();
-        let part = &shape.parts[part];
-        let rows = sifted.rows.num_rows();
-        if rows == 0 {
-            return Ok(());
+    pub fn feed(&mut self, part: usize, sifted: &Sifted, watch: bool, fed: &mut Fed) -> Result<Failed> {
+        if sifted.rows.num_rows() == 0 {
+            return Ok(None);
         }
         if self.zero.is_none() {
             // Only a number to count from: rows may still come before it.
@@ -91,12 +89,49 @@ impl Paned {
                 self.panes.reach(slot);
             }
         }
-        let keys = shape.codec.read(&evaluate_all(&part.keys, &sifted.rows)?)?;
-        let feeds = Feeds::of(&shape, part, &sifted.rows)?;
+        self.feed_around_errors(part, &sifted.rows, &sifted.spans, watch, fed)
+    }
+
+    /// As in [`super::input::Part`], rows whose key or values cannot be computed are left out, and only those.
+    fn feed_around_errors(
+        &mut self,
+        part: usize,
+        rows: &RecordBatch,
+        spans: &[Span],
+        watch: bool,
+        fed: &mut Fed,
+    ) -> Result<Failed> {
+        let error = match self.read(part, rows) {
+            Ok((keys, feeds)) => {
+                self.add(&keys, &feeds, spans, watch, fed);
+                return Ok(None);
+            }
+            Err(error) => error,
+        };
+        let count = rows.num_rows();
+        if count <= 1 {
+            self.read(part, &rows.slice(0, 0))?;
+            return Ok(Some((count as u64, error.strip_backtrace())));
+        }
+        let half = count / 2;
+        let left = self.feed_around_errors(part, &rows.slice(0, half), &spans[..half], watch, fed)?;
+        let right = self.feed_around_errors(part, &rows.slice(half, count - half), &spans[half..], watch, fed)?;
+        Ok(both(left, right))
+    }
+
+    /// What rows have to do with groups.
+    fn read(&self, part: usize, rows: &RecordBatch) -> Result<(Keys, Feeds)> {
+        let part = &self.shape.parts[part];
+        let keys = self.shape.codec.read(&evaluate_all(&part.keys, rows)?)?;
+        Ok((keys, Feeds::of(&self.shape, part, rows)?))
+    }
+
+    fn add(&mut self, keys: &Keys, feeds: &Feeds, spans: &[Span], watch: bool, fed: &mut Fed) {
+        let rows = spans.len();
         let (mut placed, mut groups) = (Vec::with_capacity(WARM), Vec::with_capacity(WARM));
         for from in (0..rows).step_by(WARM) {
             placed.clear();
-            self.place(from..(from + WARM).min(rows), &sifted.spans, &keys, fed, &mut placed);
+            self.place(from..(from + WARM).min(rows), spans, keys, fed, &mut placed);
             groups.clear();
             groups.extend(placed.iter().map(|(_, group, _)| *group));
             self.panes.warm(&groups);
@@ -112,7 +147,6 @@ impl Paned {
                 self.head = self.head.max(seen.enter);
             }
         }
-        Ok(())
     }
 
     /// The groups of some rows, and what sees them.

@@ -45,7 +45,7 @@ pub async fn restore(
         all.push(Restoring { id, state, start, reach, failed: None });
     }
     for schema in schemas {
-        let readers = all.iter_mut().filter(|r| !r.state.parts_of(&schema.name).is_empty());
+        let readers = all.iter_mut().filter(|r| !r.state.parts(&schema.name).is_empty());
         let mut readers: Vec<&mut Restoring> = readers.collect();
         if let Err(error) = read(&mut readers, schemas, schema, past.stored).await {
             let message = error.to_string();

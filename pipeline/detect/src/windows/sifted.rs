@@ -507,7 +507,12 @@ impl Sifted {
             _ => Ok(false),
         };
         self.looked(left, fed);
-        if new? { self.look_at(slots, Known::Nothing, ahead).await } else { Ok(()) }
+        if new? {
+            for slot in slots {
+                self.look_at(slot, Known::Nothing, ahead).await?;
+            }
+        }
+        Ok(())
     }
 
     /// With state tables as they are known by now: at each boundary they say something else. What comes of them is looked
@@ -540,7 +545,7 @@ impl Sifted {
                 break Ok(());
             }
             looks += 1;
-            if let Err(error) = self.look_at(vec![slot], Known::AtHand(memory), ahead).await {
+            if let Err(error) = self.look_at(slot, Known::AtHand(memory), ahead).await {
                 break Err(error);
             }
         };
@@ -563,13 +568,10 @@ impl Sifted {
         }
     }
 
-    async fn look_at(&mut self, slots: Vec<i64>, known: Known<'_>, ahead: &mut Vec<Ahead>) -> Result<(), QueryError> {
-        let mut nulls = 0;
-        for slot in slots {
-            for held in self.evaluate(known, (slot, slot), None, &mut nulls).await? {
-                if !self.holding.contains_key(&held.entity) && self.early.insert(held.entity.clone()) {
-                    ahead.push(Ahead { slot, held });
-                }
+    async fn look_at(&mut self, slot: i64, known: Known<'_>, ahead: &mut Vec<Ahead>) -> Result<(), QueryError> {
+        for held in self.evaluate(known, (slot, slot), None, &mut 0).await? {
+            if !self.holding.contains_key(&held.entity) && self.early.insert(held.entity.clone()) {
+                ahead.push(Ahead { slot, held });
             }
         }
         Ok(())
