@@ -98,6 +98,10 @@ impl Bench<'_> {
                 step("search and sql over what it stored");
                 hunt::hunt(&mut stored, &stream, seed, rounds, figures)?;
             }
+            if self.has(Part::Path) {
+                step("merging what it stored");
+                stored.merge(figures)?;
+            }
         }
         let messages = messages(&stream);
         if self.has(Part::Rules) {

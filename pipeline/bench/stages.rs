@@ -11,7 +11,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use serde::de::IgnoredAny;
-use store::Store;
+use store::{Compaction, Store};
 use synthetic::Event;
 
 use super::figure::Figures;
@@ -66,6 +66,8 @@ pub fn normalize(name: &str, rounds: usize, events: &[Event], figures: &mut Figu
 pub struct Stored {
     pub store: Arc<Store>,
     pub door: Door,
+    /// Bytes of the events.
+    raw: usize,
     _dir: Scratch,
 }
 
@@ -99,8 +101,25 @@ pub fn whole_path(stream: &[Event], skip: &Skip, figures: &mut Figures) -> Resul
         figures.add_against(stage, mb(raw) / took.as_secs_f64().max(0.01), floor);
     }
     figures.add_against("whole-path", mb(raw) / stages.total().as_secs_f64().max(0.01), skip.mb_per_second);
-    figures.add("disk", store.stats()?.disk_bytes as f64 / raw as f64);
-    Ok(Stored { store, door, _dir: dir })
+    figures.add("disk-sealed", store.stats()?.disk_bytes as f64 / raw as f64);
+    Ok(Stored { store, door, raw, _dir: dir })
+}
+
+impl Stored {
+    /// Merges as it is done once segments are a day old. Few events are in one segment, which stays as it is.
+    pub fn merge(&self, figures: &mut Figures) -> Result<()> {
+        let policy = Compaction { inputs_min: 2, ..Compaction::default() };
+        let (before, mut merged) = (cpu_time(), 0);
+        while let Some(compacted) = self.store.compact(&policy, 0, &|| false)? {
+            merged += compacted.raw_bytes;
+        }
+        let took = cpu_time().saturating_sub(before);
+        if merged > 0 {
+            figures.add("merge", mb(merged as usize) / took.as_secs_f64().max(0.01));
+            figures.add("disk", self.store.stats()?.disk_bytes as f64 / self.raw as f64);
+        }
+        Ok(())
+    }
 }
 
 fn seal(stages: &mut Stages, store: &Store, detection: &mut Detection) -> Result<()> {

@@ -13,4 +13,4 @@ pub use finding::{Evidence, EvidenceEvent, Finding, FindingTime, Frontier, Sever
 pub use message::{Coordinates, Message, Origin, PartitionState, Polled, Source, UnknownSource};
 pub use offsets::{Gap, OffsetRange, Offsets, Partition, Positions, Ranges};
 pub use table::{AuditLevel, Column, ColumnType, Recompute, TableSchema, column, tables};
-pub use time::{Micros, Watermarks, format_micros};
+pub use time::{Micros, Watermarks, format_micros, push_micros};

@@ -34,15 +34,46 @@ impl Watermarks {
 
 /// RFC 3339 in UTC with as many fraction digits as the value needs (0, 3 or 6).
 pub fn format_micros(micros: Micros) -> String {
+    let mut text = String::with_capacity(27);
+    let digits = match micros.rem_euclid(1_000_000) {
+        0 => 0,
+        fraction if fraction % 1000 == 0 => 3,
+        _ => 6,
+    };
+    push_micros(micros, digits, &mut text);
+    text
+}
+
+/// Appends RFC 3339 in UTC with this many fraction digits, at most six; false, and nothing, if the value needs more of them.
+pub fn push_micros(micros: Micros, digits: u32, text: &mut String) -> bool {
     let (days, rest) = (micros.div_euclid(86_400_000_000), micros.rem_euclid(86_400_000_000));
-    let (year, month, day) = civil_from_days(days);
     let (seconds, fraction) = (rest / 1_000_000, rest % 1_000_000);
-    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    let clock = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}");
-    match fraction {
-        0 => format!("{clock}Z"),
-        f if f % 1000 == 0 => format!("{clock}.{:03}Z", f / 1000),
-        f => format!("{clock}.{f:06}Z"),
+    let unit = 10_i64.pow(6 - digits);
+    if fraction % unit != 0 {
+        return false;
+    }
+    let (year, month, day) = civil_from_days(days);
+    match usize::try_from(year) {
+        Ok(year) if year < 10_000 => push_digits(year, 4, text),
+        _ => text.push_str(&format!("{year:04}")),
+    }
+    let parts = [('-', month), ('-', day), ('T', seconds / 3600), (':', seconds / 60 % 60), (':', seconds % 60)];
+    for (before, part) in parts {
+        text.push(before);
+        push_digits(part as usize, 2, text);
+    }
+    if digits > 0 {
+        text.push('.');
+        push_digits((fraction / unit) as usize, digits, text);
+    }
+    text.push('Z');
+    true
+}
+
+/// The last digits of a number, with zeros before it.
+fn push_digits(number: usize, digits: u32, text: &mut String) {
+    for place in (0..digits).rev() {
+        text.push(char::from(b'0' + (number / 10_usize.pow(place) % 10) as u8));
     }
 }
 
@@ -73,6 +104,19 @@ mod tests {
         check(1_688_989_356_000_000, "2023-07-10T11:42:36Z");
         check(1_709_210_096_789_000, "2024-02-29T12:34:56.789Z");
         check(7_258_118_400_000_001, "2200-01-01T00:00:00.000001Z");
+        check(-62_167_219_200_000_000 - 1, "-001-12-31T23:59:59.999999Z");
+    }
+
+    #[test]
+    fn as_many_digits_as_asked_for() {
+        let at = 1_709_210_096_120_000;
+        for (digits, expected) in [(2, "12:34:56.12Z"), (3, "12:34:56.120Z"), (6, "12:34:56.120000Z")] {
+            let mut text = "at ".to_owned();
+            assert!(push_micros(at, digits, &mut text));
+            assert_eq!(text, format!("at 2024-02-29T{expected}"));
+        }
+        let mut text = String::new();
+        assert!(!push_micros(at, 1, &mut text) && text.is_empty());
     }
 
     #[test]

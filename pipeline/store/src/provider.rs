@@ -33,7 +33,7 @@ use event::{TableSchema, column};
 use object_store::ObjectMeta;
 use object_store::path::Path as ObjectPath;
 
-use crate::scan::{Computed, OpenSegments, external};
+use crate::scan::{Computed, Layouts, OpenSegments, external};
 use crate::segment::{Segment, SegmentMeta, Span};
 use crate::store::Inner;
 
@@ -166,6 +166,7 @@ fn scan_segments(
     let config = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), Arc::new(source))
         .with_file_groups(files.into_iter().map(FileGroup::new).collect())
         .with_projection_indices(projection.cloned())?
+        .with_expr_adapter(Some(Arc::new(Layouts)))
         .with_limit(limit)
         .build();
     Ok(DataSourceExec::from_data_source(config))

@@ -87,6 +87,8 @@ pub struct Compacted {
     pub table: String,
     pub inputs: usize,
     pub rows: u64,
+    /// Of the events themselves.
+    pub raw_bytes: u64,
     pub bytes_before: u64,
     pub bytes_after: u64,
     pub took: Duration,
@@ -126,6 +128,7 @@ impl Store {
             table: merged.meta.table.clone(),
             inputs: inputs.len(),
             rows: merged.meta.rows,
+            raw_bytes: merged.meta.raw_bytes,
             bytes_before: inputs.iter().map(|input| input.meta.disk_bytes()).sum(),
             bytes_after: merged.meta.disk_bytes(),
             took: started.elapsed(),

@@ -8,7 +8,7 @@ use event::{Micros, format_micros};
 use regex::Regex;
 
 use super::leaves::{Leaf, is_number};
-use super::words::{CODE_HEAD, fold, folded, is_code, next_word, number_word, of_code};
+use super::words::{CODE_HEAD, FRACTION_HEAD, fold, folded, is_code, is_fraction, next_word, number_word, of_code};
 
 /// A parsed query. See [`Query::parse`](super::Query::parse) for the language.
 #[derive(Clone, Debug)]
@@ -120,16 +120,26 @@ impl Word {
         }
     }
 
-    /// What the codes begin with that it may match; `None` if it matches none.
-    pub fn code_head(&self) -> Option<&str> {
-        match self {
-            Word::Exact(exact) => is_code(exact).then(|| &exact[..CODE_HEAD]),
+    /// What is kept of the codes that it may match; `None` if it matches none.
+    pub fn code_heads(&self) -> Option<Heads<'_>> {
+        let (beginning, fractions) = match self {
+            Word::Exact(exact) => (is_code(exact).then_some(exact.as_str())?, is_fraction(exact)),
             Word::Glob(glob) => {
                 let may = glob.0.bytes().all(|b| matches!(b, b'*' | b'?') || of_code(b));
-                may.then(|| &glob.prefix()[..glob.prefix().len().min(CODE_HEAD)])
+                (may.then(|| glob.prefix())?, glob.may_be_fraction())
             }
-        }
+        };
+        let head = |len: usize| &beginning[..beginning.len().min(len)];
+        let shorter = Some(head(FRACTION_HEAD)).filter(|shorter| fractions && shorter.len() < beginning.len());
+        Some(Heads { all: head(CODE_HEAD), shorter })
     }
+}
+
+/// Heads of codes: all that begin with the first, and the second itself. Up to format 4 those of fractions are as long as others.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Heads<'w> {
+    pub all: &'w str,
+    pub shorter: Option<&'w str>,
 }
 
 /// A folded pattern: `*` any characters, `?` one.
@@ -148,6 +158,13 @@ impl Glob {
     /// What every match begins with.
     pub fn prefix(&self) -> &str {
         &self.0[..self.0.find(['*', '?']).unwrap_or(self.0.len())]
+    }
+
+    /// Of digits, with a `z` behind them that may be meant by a `*` or `?`.
+    fn may_be_fraction(&self) -> bool {
+        let Some((last, digits)) = self.0.as_bytes().split_last() else { return false };
+        matches!(last, b'*' | b'?' | b'z')
+            && digits.iter().all(|byte| byte.is_ascii_digit() || matches!(byte, b'*' | b'?'))
     }
 
     /// Greedy with one backtracking point: linear in practice, quadratic at worst on words of 255 bytes.
@@ -352,6 +369,25 @@ mod tests {
         check("*a*b", "xaxbx", false);
         check("?", "", false);
         check("?", "é", true);
+    }
+
+    #[test]
+    fn heads_of_codes() {
+        let check = |word: Word, expected: Option<(&str, Option<&str>)>| {
+            assert_eq!(word.code_heads(), expected.map(|(all, shorter)| Heads { all, shorter }), "{word:?}");
+        };
+        let exact = |word: &str| Word::Exact(word.to_owned());
+        check(exact("550e8400"), Some(("550e", None)));
+        check(exact("123456z"), Some(("1234", Some("1"))));
+        check(exact("secrets"), None);
+        let glob = |pattern: &str| Word::Glob(Glob::new(pattern));
+        check(glob("550e84*"), Some(("550e", None)));
+        check(glob("5508*"), Some(("5508", Some("5"))));
+        check(glob("5508*z"), Some(("5508", Some("5"))));
+        check(glob("5508*0"), Some(("5508", None)));
+        check(glob("5*"), Some(("5", None)));
+        check(glob("*00"), Some(("", None)));
+        check(glob("get*"), None);
     }
 
     #[test]

@@ -214,10 +214,18 @@ fn runs_at(index: &IndexReader, path: &IndexedPath, phrase: &[Word], found: &mut
 
 /// Rows with a code that may match.
 fn codes_at(index: &IndexReader, path: &IndexedPath, word: &Word, open: &mut Bits) -> io::Result<()> {
-    let Some(head) = word.code_head().filter(|_| path.kinds.has(Kind::Code)) else { return Ok(()) };
+    let Some(heads) = word.code_heads().filter(|_| path.kinds.has(Kind::Code)) else { return Ok(()) };
     let mut key = Vec::new();
     Kind::Code.key(&path.name, &mut key);
-    key.extend_from_slice(head.as_bytes());
+    let start = key.len();
+    if let Some(shorter) = heads.shorter {
+        key.extend_from_slice(shorter.as_bytes());
+        if let Some(info) = index.terms.terms().get(&key)? {
+            set_docs(index, &info, open)?;
+        }
+        key.truncate(start);
+    }
+    key.extend_from_slice(heads.all.as_bytes());
     let mut terms = index.terms.terms().range().ge(&key).into_stream()?;
     while let Some((term, info)) = terms.next()
         && term.starts_with(&key)
@@ -229,7 +237,7 @@ fn codes_at(index: &IndexReader, path: &IndexedPath, word: &Word, open: &mut Bit
 
 /// A phrase that goes over a code goes over the end of a run: the rows that have all of its words, wherever.
 fn phrase_over_codes(index: &IndexReader, path: &IndexedPath, words: &[Word], open: &mut Bits) -> io::Result<()> {
-    if !path.kinds.has(Kind::Code) || words.iter().all(|word| word.code_head().is_none()) {
+    if !path.kinds.has(Kind::Code) || words.iter().all(|word| word.code_heads().is_none()) {
         return Ok(());
     }
     let mut all = Bits::all(open.len());

@@ -49,8 +49,20 @@ fn fold_case(text: &str, out: &mut String) {
     }
 }
 
-/// Of a code that the index keeps short: the first so many bytes.
+/// What the index keeps of a code at most, and of a fraction of a second: which one is hardly looked for without the rest of its
+/// time, and the second alone leaves few rows.
 pub const CODE_HEAD: usize = 4;
+pub const FRACTION_HEAD: usize = 1;
+
+/// What the index keeps of a code.
+pub fn code_head(code: &str) -> &str {
+    &code[..if is_fraction(code) { FRACTION_HEAD } else { CODE_HEAD }]
+}
+
+/// Of a second, in a time in UTC.
+pub fn is_fraction(code: &str) -> bool {
+    code.strip_suffix('z').is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
+}
 
 /// Shorter words are not codes: keeping them short would save nothing.
 const CODE_BYTES_MIN: usize = 7;
@@ -117,6 +129,9 @@ mod tests {
         }
         for word in ["", "e29b", "defaced", "123456", "15t0900", "x1234567", "x123é567"] {
             assert!(!is_code(word), "{word}");
+        }
+        for (code, head) in [("550e8400", "550e"), ("123456z", "1"), ("123456789z", "1"), ("12345fz", "1234")] {
+            assert_eq!(code_head(code), head);
         }
     }
 

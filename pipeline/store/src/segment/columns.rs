@@ -10,6 +10,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use event::{Recompute, TableSchema, column};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 
+use super::layout::Layout;
 use crate::StoreError;
 
 /// A stored table as the schemas of today describe it.
@@ -32,6 +33,7 @@ impl Columns {
 /// Batches of a segment with exactly the columns asked for, in the order asked for.
 pub struct Reading {
     pub(super) reader: ParquetRecordBatchReader,
+    pub(super) layout: Arc<Layout>,
     pub(super) schema: SchemaRef,
     /// Which of the schema's columns are computed; never empty with `columns` absent.
     pub(super) computed: Vec<String>,
@@ -45,20 +47,21 @@ impl Reading {
     }
 
     fn complete(&self, read: &RecordBatch) -> Result<RecordBatch, StoreError> {
+        let stored = |name: &str| {
+            let damaged = |what| StoreError::Damaged { segment: self.segment.clone(), what };
+            self.layout.column(name, read).map_err(damaged)
+        };
         let mut computed: BTreeMap<&str, ArrayRef> = BTreeMap::new();
         if let Some(columns) = self.columns.as_ref().filter(|_| !self.computed.is_empty()) {
             let recompute = columns.recompute.as_ref().expect("checked before the file was opened");
-            let raw = read.column_by_name(column::RAW).expect("read along whenever something is computed");
             let names: Vec<&str> = self.computed.iter().map(String::as_str).collect();
+            let raw = stored(column::RAW)?;
             let arrays = recompute.recompute(&columns.table, &names, raw.as_string_view());
-            computed.extend(names.into_iter().zip(arrays));
+            computed.extend(names.into_iter().zip(arrays).chain([(column::RAW, raw)]));
         }
-        let arrays = self.schema.fields().iter().map(|field| {
-            let array = computed.get(field.name().as_str()).or_else(|| read.column_by_name(field.name()));
-            array.cloned().ok_or_else(|| StoreError::Damaged {
-                segment: self.segment.clone(),
-                what: format!("its column `{}` cannot be read", field.name()),
-            })
+        let arrays = self.schema.fields().iter().map(|field| match computed.get(field.name().as_str()) {
+            Some(array) => Ok(array.clone()),
+            None => stored(field.name()),
         });
         let options = RecordBatchOptions::new().with_row_count(Some(read.num_rows()));
         let arrays = arrays.collect::<Result<_, _>>()?;

@@ -10,11 +10,12 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use tantivy::postings::FieldSerializer;
 
+use super::FORMAT;
 use super::index::Kind;
 use super::paths::{IndexedPath, Kinds};
 use super::terms::{self, Part, Word};
 use crate::search::leaves::{Leaf, Leaves};
-use crate::search::words::{fold, next_word};
+use crate::search::words::{CODE_HEAD, code_head, fold, next_word};
 
 /// So many values of a path, of every sixteen times as many, tell whether they repeat.
 const SAMPLE: u32 = 1 << 10;
@@ -22,9 +23,8 @@ const SAMPLE: u32 = 1 << 10;
 /// Between the positions of two values of one path in one row, so that no phrase spans them.
 const GAP: u32 = 1;
 
-#[derive(Default)]
 pub struct Inverter {
-    splits_all: bool,
+    format: u32,
     hasher: RandomState,
     /// Values and words, one after the other.
     text: String,
@@ -98,11 +98,29 @@ impl Place {
     }
 }
 
+impl Default for Inverter {
+    fn default() -> Inverter {
+        Inverter::of_format(FORMAT)
+    }
+}
+
 impl Inverter {
-    /// Splits all values into words, as up to format 3.
-    #[cfg(test)]
-    pub fn of_format_3() -> Inverter {
-        Inverter { splits_all: true, ..Inverter::default() }
+    /// Up to format 3 all values are split into words, up to format 4 fractions of a second are kept like other codes.
+    pub fn of_format(format: u32) -> Inverter {
+        Inverter {
+            format,
+            hasher: RandomState::default(),
+            text: String::new(),
+            paths: Vec::new(),
+            values: Vec::new(),
+            path_ids: HashTable::new(),
+            value_ids: HashTable::new(),
+            occurrences: Vec::new(),
+            rows: 0,
+            tokens: 0,
+            leaves: Leaves::default(),
+            word: String::new(),
+        }
     }
 
     /// Adds the next row.
@@ -232,7 +250,11 @@ impl Inverter {
         let text = &self.text;
         let (mut key, mut places, mut paths) = (Vec::new(), Vec::new(), Vec::with_capacity(self.paths.len()));
         for Path { name, words, .. } in self.paths {
-            let mut words = if self.splits_all { words } else { terms::united(&words, text, times) };
+            let mut words = match self.format {
+                ..=3 => words,
+                4 => terms::united(&words, text, times, |code| &code[..CODE_HEAD]),
+                _ => terms::united(&words, text, times, code_head),
+            };
             // Stable: the values of a term stay in order. Most words are equal to many others.
             words.sort_by(|a, b| a.order(b, text));
             let terms: Vec<(Kind, &[Word])> =

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use parquet::arrow::ArrowWriter;
 
 use super::build::{MERGED_RAW_ZSTD_LEVEL, meta_file, properties};
+use super::layout::{Layout, sample};
 use super::publish::{Points, place, remove_leftover};
 use super::{
     Columns, CoordinateSpan, DATA, FORMAT, FileMeta, NewFile, Segment, SegmentMeta, TEMPORARY, described, index,
@@ -76,14 +77,16 @@ fn write_rows(
     let file = disk.create(path).map_err(StoreError::io("create", path))?;
     let out = Hashing { file, hasher: blake3::Hasher::new(), bytes: 0 };
     let properties = properties(&columns.table, MERGED_RAW_ZSTD_LEVEL)?;
-    let mut writer = ArrowWriter::try_new(out, columns.table.arrow(), Some(properties))?;
     let names: Vec<&str> = columns.table.columns.iter().map(|column| column.name.as_str()).collect();
+    let layout = layout(&names, inputs)?;
+    let schema = layout.file_schema(&columns.table.arrow());
+    let mut writer = ArrowWriter::try_new(out, schema.clone(), Some(properties))?;
     for input in inputs {
         for batch in input.data()?.read(&names, 0..input.rows())? {
             if stop() {
                 return Ok(None);
             }
-            let batch = batch?;
+            let batch = layout.cut(&batch?, &schema)?;
             writer.write(&batch).map_err(|error| parquet_error(error, path))?;
             if writer.in_progress_size() > ROW_GROUP_BYTES {
                 writer.flush().map_err(|error| parquet_error(error, path))?;
@@ -94,6 +97,25 @@ fn write_rows(
     file.flush().map_err(StoreError::io("write", path))?;
     let blake3 = hasher.finalize().to_hex().to_string();
     Ok(Some(FileMeta { name: DATA.to_owned(), bytes, blake3 }))
+}
+
+/// Of so many inputs so many rows are looked at to choose a layout.
+const SAMPLED_INPUTS: usize = 4;
+const SAMPLED_ROWS: usize = 64;
+
+/// How the rows of all inputs are written.
+fn layout(names: &[&str], inputs: &[Arc<Segment>]) -> Result<Layout, StoreError> {
+    let files = inputs.iter().map(|input| input.data()).collect::<Result<Vec<_>, _>>()?;
+    let places = names.iter().map(|name| files.iter().map(|file| file.place(name)).collect());
+    let places = places.collect::<Result<Vec<_>, StoreError>>()?;
+    // Some rows of some files, from their middle.
+    let mut some = Vec::new();
+    for (file, input) in files.iter().zip(inputs).step_by(files.len().div_ceil(SAMPLED_INPUTS)) {
+        let middle = input.rows() / 2;
+        let rows = file.read(names, middle..input.rows().min(middle + SAMPLED_ROWS))?;
+        some.extend(rows.collect::<Result<Vec<_>, _>>()?);
+    }
+    Ok(Layout::of_files(&sample(&some)?, &places))
 }
 
 /// A full disk must look like one, also through the Parquet writer.

@@ -3,8 +3,10 @@
 
 mod build;
 mod columns;
+mod cut;
 pub mod index;
 pub mod invert;
+pub mod layout;
 mod merge;
 pub mod paths;
 mod publish;
@@ -24,8 +26,8 @@ use serde::{Deserialize, Serialize};
 
 /// Raised when an older version could misread a segment. 1: `meta.json` without `columns`. 2: an index in which every word has
 /// positions. 3: an index in which every value is split into words; its paths in `paths.json`. Up to 3 there is a file
-/// `dedup.bin` of what `row_hash` says as well. All are still read.
-pub const FORMAT: u32 = 4;
+/// `dedup.bin` of what `row_hash` says as well. 4: a Parquet file with all columns as they are. All are still read.
+pub const FORMAT: u32 = 5;
 
 pub const DATA: &str = "data.parquet";
 pub const META: &str = "meta.json";

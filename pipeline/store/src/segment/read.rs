@@ -13,6 +13,7 @@ use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
 
 use super::columns::{Columns, Reading, asked};
 use super::index::IndexReader;
+use super::layout::Layout;
 use super::{DATA, FORMAT, META, SegmentMeta, hashes};
 use crate::StoreError;
 
@@ -109,7 +110,7 @@ impl Segment {
             Some(described) => columns.lacking(Some(described), |_| false),
             None => {
                 let (_, metadata) = self.parquet()?;
-                let (now, then) = (columns.table.arrow(), metadata.schema());
+                let (now, then) = (columns.table.arrow(), metadata.schema().as_ref());
                 let kind = |schema: &arrow::datatypes::Schema, name: &str| {
                     schema.column_with_name(name).map(|(_, field)| field.data_type().clone())
                 };
@@ -142,7 +143,9 @@ impl Segment {
 
     pub fn data(self: &Arc<Self>) -> Result<Data, StoreError> {
         let (file, metadata) = self.parquet()?;
-        Ok(Data { metadata, file, segment: self.clone() })
+        let layout = Layout::read(metadata.schema())
+            .ok_or_else(|| self.damaged(format!("{DATA} does not say how its columns are laid out")))?;
+        Ok(Data { metadata, file, layout: Arc::new(layout), segment: self.clone() })
     }
 
     fn parquet(&self) -> Result<(File, ArrowReaderMetadata), StoreError> {
@@ -176,6 +179,7 @@ pub struct Data {
     file: File,
     segment: Arc<Segment>,
     metadata: ArrowReaderMetadata,
+    layout: Arc<Layout>,
 }
 
 impl Data {
@@ -194,7 +198,7 @@ impl Data {
         let segment = &self.segment;
         let file_schema = self.metadata.schema();
         let (schema, computed) = match &segment.columns {
-            None => (asked(file_schema, columns), Vec::new()),
+            None => (asked(&self.layout.row_schema(file_schema), columns), Vec::new()),
             Some(today) => {
                 let schema = asked(&today.table.arrow(), columns);
                 let lacking = segment.lacking()?.iter().filter(|name| schema.column_with_name(name).is_some());
@@ -205,10 +209,11 @@ impl Data {
                 (schema, computed)
             }
         };
-        let stored =
-            schema.fields().iter().map(|field| field.name().as_str()).filter(|n| !computed.iter().any(|c| c == n));
+        let stored = schema.fields().iter().map(|field| field.name().as_str());
+        let stored = stored.filter(|name| !computed.iter().any(|computed| computed == name));
         let along = (!computed.is_empty()).then_some(column::RAW);
-        let roots = stored.chain(along).filter_map(|name| file_schema.column_with_name(name)).map(|(root, _)| root);
+        let needed = stored.chain(along).flat_map(|name| self.layout.needs(name));
+        let roots = needed.filter_map(|name| file_schema.column_with_name(name)).map(|(root, _)| root);
         let mask = ProjectionMask::roots(self.metadata.parquet_schema(), roots.collect::<Vec<_>>());
         let selection = RowSelection::from_consecutive_ranges(runs(rows).into_iter(), self.file_rows() as usize);
         let path = segment.data_path();
@@ -219,7 +224,14 @@ impl Data {
             .with_batch_size(READ_ROWS)
             .build()
             .map_err(|error| segment.damaged(format!("{DATA}: {error}")))?;
-        Ok(Reading { reader, schema, computed, columns: segment.columns.clone(), segment: segment.name() })
+        let (layout, columns) = (self.layout.clone(), segment.columns.clone());
+        Ok(Reading { reader, layout, schema, computed, columns, segment: segment.name() })
+    }
+
+    /// Which column of the file a column of today's table comes out of; `None` if it is computed.
+    pub fn place(&self, name: &str) -> Result<Option<String>, StoreError> {
+        let computed = self.segment.lacking()?.iter().any(|lacking| lacking == name);
+        Ok((!computed).then(|| self.layout.needs(name).next().unwrap_or(name).to_owned()))
     }
 }
 

@@ -6,7 +6,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
 use super::index::Kind;
-use crate::search::words::{CODE_HEAD, is_code};
+use crate::search::words::is_code;
 
 /// Words of longer values that occur at most this often have no positions: a phrase reads the rows themselves instead,
 /// a page of `raw` each. Most words are such, and that makes the index a tenth smaller; 64 would save 2-4 % more.
@@ -62,8 +62,9 @@ impl Word {
             && (self.len <= 8 || self.text(text) == other.text(text))
     }
 
-    fn code(self, text: &str) -> Word {
-        Word { part: Part::Code, ..Word::new(text, self.start, CODE_HEAD as u32, self.value, self.nth) }
+    fn code(self, text: &str, head: fn(&str) -> &str) -> Word {
+        let head = head(self.text(text)).len() as u32;
+        Word { part: Part::Code, ..Word::new(text, self.start, head, self.value, self.nth) }
     }
 }
 
@@ -102,7 +103,7 @@ pub fn kind(term: &[Word], times: impl Fn(&Word) -> usize) -> Kind {
 
 /// The words of a path, value by value, with those in one that are often together, and rare codes short. A value is either one
 /// run, or it falls apart at its rare codes into runs of which those that come often are one.
-pub fn united(words: &[Word], text: &str, times: impl Fn(&Word) -> usize) -> Vec<Word> {
+pub fn united(words: &[Word], text: &str, times: impl Fn(&Word) -> usize, head: fn(&str) -> &str) -> Vec<Word> {
     let values = || words.chunk_by(|a, b| a.value == b.value);
     let whole = |value: &[Word]| times(&value[0]) >= RUN && Run(value).may_be_one();
     let mut codes: HashMap<&str, usize, RandomState> = HashMap::default();
@@ -127,7 +128,7 @@ pub fn united(words: &[Word], text: &str, times: impl Fn(&Word) -> usize) -> Vec
         for piece in value.chunk_by(|a, b| !rare_code(a) && !rare_code(b)) {
             let run = Run(piece);
             if rare_code(&piece[0]) {
-                united.push(piece[0].code(text));
+                united.push(piece[0].code(text, head));
             } else if run.may_be_one() && runs[run.text(text)] >= RUN {
                 united.push(run.as_one(text));
             } else {

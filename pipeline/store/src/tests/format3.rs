@@ -12,7 +12,7 @@ use crate::segment::paths::PATHS_JSON;
 use super::hash;
 
 pub fn build<'a>(raws: impl Iterator<Item = &'a str>) -> Vec<NewFile> {
-    let (mut inverter, mut leaves, mut paths) = (Inverter::of_format_3(), Leaves::default(), BTreeSet::new());
+    let (mut inverter, mut leaves, mut paths) = (Inverter::of_format(3), Leaves::default(), BTreeSet::new());
     for raw in raws {
         inverter.add(raw);
         leaves.read(raw);

@@ -6,6 +6,7 @@ mod format2;
 mod format3;
 mod index;
 mod language;
+mod layout;
 mod measure;
 mod outside;
 mod schema;

@@ -9,6 +9,7 @@ use event::{ColumnType, Recompute, RowKey, Seen, TableSchema};
 use serde_json::{Value, json};
 
 use super::format3::dedup_file;
+use super::layout::as_format_4;
 use super::store::sql;
 use super::{array, found, hash, row, table, tables, unit};
 use crate::segment::FileMeta;
@@ -32,9 +33,14 @@ fn options() -> StoreOptions {
 const OLD: [&str; 2] =
     [r#"{"verb":"get","code":7,"status":"Failure","ips":["10.0.0.9"]}"#, r#"{"verb":"list","code":8}"#];
 
-/// Two rows of a table that had only `verb`, and `code` as text.
+/// A table that had only `verb`, and `code` as text.
+fn old_table() -> Arc<TableSchema> {
+    table("kubernetes", &[("verb", ColumnType::String), ("code", ColumnType::String)])
+}
+
+/// Two rows of it.
 fn old_rows(dir: &Path) {
-    let old = table("kubernetes", &[("verb", ColumnType::String), ("code", ColumnType::String)]);
+    let old = old_table();
     let store = Store::open(dir, vec![old.clone()], StoreOptions::default()).unwrap();
     store.append(&unit(&old, &[row(1, 0, OLD[0]), row(2, 1, OLD[1])])).unwrap();
     store.seal().unwrap();
@@ -63,7 +69,8 @@ pub fn describe_anew(dir: &Path, change: impl Fn(&mut Value)) {
 }
 
 /// The only segment as format 1 had it: no row numbers in `dedup.bin`, no columns in `meta.json`.
-fn as_format_1(dir: &Path, raws: &[&str]) {
+fn as_format_1(dir: &Path, table: &Arc<TableSchema>, raws: &[&str]) {
+    as_format_4(dir, table);
     let dedup = dedup_file(raws.iter().copied(), false);
     fs::write(segment(dir).join(&dedup.name), &dedup.bytes).unwrap();
     describe_anew(dir, |meta| {
@@ -81,7 +88,7 @@ fn columns_added_later_are_computed_from_raw() {
         let dir = tempfile::tempdir().unwrap();
         old_rows(dir.path());
         if format_1 {
-            as_format_1(dir.path(), &OLD);
+            as_format_1(dir.path(), &old_table(), &OLD);
         }
         let store = Store::open(dir.path(), tables(), options()).unwrap();
         let new = row(3, 2, r#"{"verb":"get","code":7,"ips":["10.0.0.9"]}"#);
@@ -150,7 +157,7 @@ fn a_format_1_directory_is_upgraded() {
     store.append(&unit(&tables()[0], &rows)).unwrap();
     store.seal().unwrap();
     drop(store);
-    as_format_1(dir.path(), &raws.iter().map(String::as_str).collect::<Vec<_>>());
+    as_format_1(dir.path(), &tables()[0], &raws.iter().map(String::as_str).collect::<Vec<_>>());
     let store = super::open(dir.path());
     assert_eq!(found(&store, "*").len(), 50);
     let keys: Vec<RowKey> = raws.iter().zip(0..).map(|(raw, time)| RowKey { time, hash: hash(raw) }).collect();

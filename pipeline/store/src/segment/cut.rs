@@ -1,0 +1,414 @@
+//! `raw` without what columns of the same row say as well. Ids, times and URIs never repeat, so once the rest is compressed they are
+//! most of it, and would be stored twice. In the place of a text that a column has stands one byte which no JSON has; whoever reads
+//! `raw` reads these columns along, and their texts are put back.
+
+use std::collections::HashSet;
+use std::hash::BuildHasher;
+
+use arrow::array::{Array, ArrayRef, AsArray, StringViewArray, StringViewBuilder};
+use arrow::datatypes::{DataType, TimestampMicrosecondType};
+use event::push_micros;
+use foldhash::fast::FixedState;
+use memchr::memmem;
+
+/// Columns whose texts are taken out. Reading `raw` reads all of them.
+pub const COLUMNS_MAX: usize = 8;
+
+/// Ways in which a value may stand in `raw`.
+const FORMS: usize = 3;
+
+/// Of the control characters, which JSON has nowhere, those that are not white space; one per column and form.
+const CODES: [u8; COLUMNS_MAX * FORMS] =
+    [1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27];
+
+/// Begins a row that has such characters of its own, and has been left as it is.
+const AS_IT_IS: u8 = 28;
+
+/// Of shorter texts a hole saves nothing.
+const TEXT_MIN: usize = 8;
+
+/// Fewer rows are not cut, and do not tell what pays; of large ones no more are looked at than have these bytes.
+const ROWS_MIN: usize = 16;
+const LOOKED_AT_BYTES: usize = 1 << 20;
+
+/// Bytes that a column must take out of a row, on average, counting texts that the rows before did not have.
+const GAIN_MIN: usize = 3;
+
+/// Blocks of text that is put together.
+const BLOCK_BYTES: u32 = 1 << 18;
+
+/// A column that `raw` can be cut by.
+pub fn is_cutting(kind: &DataType) -> bool {
+    matches!(kind, DataType::Utf8View | DataType::Timestamp(..))
+}
+
+/// Which of the columns are worth it, by some rows; the best ones first.
+pub fn choose(raw: &StringViewArray, columns: &[&ArrayRef]) -> Vec<usize> {
+    let mut bytes = 0;
+    let small = |raw: &Option<&str>| {
+        let before = bytes;
+        bytes += raw.map_or(0, str::len);
+        before < LOOKED_AT_BYTES
+    };
+    let rows = raw.iter().take_while(small).count();
+    if raw.len() < ROWS_MIN {
+        return Vec::new();
+    }
+    let mut cutters: Vec<Cutter> = (0..rows).map(|_| Cutter::default()).collect();
+    let mut left: Vec<usize> = (0..columns.len()).filter(|at| is_cutting(columns[*at].data_type())).collect();
+    let mut chosen = Vec::new();
+    while chosen.len() < COLUMNS_MAX {
+        let gain = |column: usize, cutters: &mut [Cutter]| -> usize {
+            let mut known = HashSet::new();
+            let mut of_row = |(row, cutter): (usize, &mut Cutter)| {
+                let found = cutter.find(raw.value(row), columns[column], row)?;
+                known.insert(FixedState::default().hash_one(&raw.value(row)[found.start..found.end])).then_some(found)
+            };
+            cutters.iter_mut().enumerate().filter_map(&mut of_row).map(|hole| hole.end - hole.start).sum()
+        };
+        let gains: Vec<(usize, usize)> = left.iter().map(|column| (gain(*column, &mut cutters), *column)).collect();
+        // What is worth little now is worth less when others have taken their part.
+        left = gains.iter().filter(|(gain, _)| *gain >= GAIN_MIN * rows).map(|(_, column)| *column).collect();
+        let best = gains.iter().filter(|(_, column)| left.contains(column)).max_by_key(|(gain, _)| *gain);
+        let Some((_, best)) = best else { break };
+        left.retain(|column| column != best);
+        for (row, cutter) in cutters.iter_mut().enumerate() {
+            if let Some(hole) = cutter.find(raw.value(row), columns[*best], row) {
+                cutter.add(hole, chosen.len());
+            }
+        }
+        chosen.push(*best);
+    }
+    chosen
+}
+
+/// `raw` without the texts of the columns.
+pub fn cut(raw: &StringViewArray, columns: &[&ArrayRef]) -> StringViewArray {
+    let mut built = StringViewBuilder::with_capacity(raw.len()).with_fixed_block_size(BLOCK_BYTES);
+    let (mut cutter, mut text) = (Cutter::default(), String::new());
+    for (row, raw) in raw.iter().enumerate() {
+        let Some(raw) = raw else {
+            built.append_null();
+            continue;
+        };
+        text.clear();
+        if next_code(raw.as_bytes(), 0).is_some() {
+            text.push(char::from(AS_IT_IS));
+            text.push_str(raw);
+        } else {
+            cutter.holes.clear();
+            for (number, column) in columns.iter().enumerate() {
+                if let Some(hole) = cutter.find(raw, column, row) {
+                    cutter.add(hole, number);
+                }
+            }
+            cutter.write(raw, &mut text);
+        }
+        built.append_value(&text);
+    }
+    built.finish()
+}
+
+/// What [`cut`] was given, or the number of a column that is not there.
+pub fn filled(cut: &StringViewArray, columns: &[&ArrayRef]) -> Result<StringViewArray, usize> {
+    let mut built = StringViewBuilder::with_capacity(cut.len()).with_fixed_block_size(BLOCK_BYTES);
+    let mut text = String::new();
+    for (row, cut) in cut.iter().enumerate() {
+        match cut {
+            None => built.append_null(),
+            Some(cut) => match cut.strip_prefix(char::from(AS_IT_IS)) {
+                Some(raw) => built.append_value(raw),
+                None => {
+                    text.clear();
+                    fill(cut, columns, row, &mut text)?;
+                    built.append_value(&text);
+                }
+            },
+        }
+    }
+    Ok(built.finish())
+}
+
+fn fill(cut: &str, columns: &[&ArrayRef], row: usize, text: &mut String) -> Result<(), usize> {
+    let mut from = 0;
+    while let Some(at) = next_code(cut.as_bytes(), from) {
+        text.push_str(&cut[from..at]);
+        let code = CODES.iter().position(|code| *code == cut.as_bytes()[at]).unwrap_or(usize::MAX);
+        let column = columns.get(code / FORMS).ok_or(code / FORMS)?;
+        if !push_form(column, row, code % FORMS, text) {
+            return Err(code / FORMS);
+        }
+        from = at + 1;
+    }
+    text.push_str(&cut[from..]);
+    Ok(())
+}
+
+/// A place of `raw` between two quotes, and the form in which a column's value stands there.
+#[derive(Clone, Copy)]
+struct Hole {
+    start: usize,
+    end: usize,
+    form: usize,
+}
+
+#[derive(Default)]
+struct Cutter {
+    /// In order, each with its code.
+    holes: Vec<(Hole, u8)>,
+    quoted: String,
+}
+
+impl Cutter {
+    /// The first place that has a column's value and is not a hole yet.
+    fn find(&mut self, raw: &str, column: &ArrayRef, row: usize) -> Option<Hole> {
+        (0..FORMS).find_map(|form| {
+            self.quoted.clear();
+            self.quoted.push('"');
+            if !push_form(column, row, form, &mut self.quoted) || self.quoted.len() <= TEXT_MIN {
+                return None;
+            }
+            self.quoted.push('"');
+            let holes = memmem::find_iter(raw.as_bytes(), self.quoted.as_bytes());
+            let mut holes = holes.map(|at| Hole { start: at + 1, end: at + self.quoted.len() - 1, form });
+            holes.find(|hole| self.is_free(hole))
+        })
+    }
+
+    fn is_free(&self, hole: &Hole) -> bool {
+        self.holes.iter().all(|(other, _)| hole.end <= other.start || other.end <= hole.start)
+    }
+
+    fn add(&mut self, hole: Hole, column: usize) {
+        let place = self.holes.partition_point(|(other, _)| other.start < hole.start);
+        self.holes.insert(place, (hole, CODES[column * FORMS + hole.form]));
+    }
+
+    fn write(&self, raw: &str, text: &mut String) {
+        let mut from = 0;
+        for (hole, code) in &self.holes {
+            text.push_str(&raw[from..hole.start]);
+            text.push(char::from(*code));
+            from = hole.end;
+        }
+        text.push_str(&raw[from..]);
+    }
+}
+
+/// Appends a value as JSON may have it in a string; false if it has no such form.
+fn push_form(column: &ArrayRef, row: usize, form: usize, text: &mut String) -> bool {
+    if column.is_null(row) {
+        return false;
+    }
+    match column.data_type() {
+        DataType::Utf8View => push_text(column.as_string_view().value(row), form, text),
+        DataType::Timestamp(..) => {
+            let digits = [6, 0, 3][form];
+            push_micros(column.as_primitive::<TimestampMicrosecondType>().value(row), digits, text)
+        }
+        _ => false,
+    }
+}
+
+fn push_text(value: &str, form: usize, text: &mut String) -> bool {
+    // What is put back has no code in it, so putting back once is enough; and it stands for itself.
+    if !value.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
+        return false;
+    }
+    match form {
+        0 => text.push_str(value),
+        // As encoders write it that think of HTML, Go's for one.
+        1 => {
+            let mut from = 0;
+            for (at, sign) in value.match_indices(['&', '<', '>']) {
+                text.push_str(&value[from..at]);
+                text.push_str(match sign {
+                    "&" => "\\u0026",
+                    "<" => "\\u003c",
+                    _ => "\\u003e",
+                });
+                from = at + 1;
+            }
+            text.push_str(&value[from..]);
+            return from > 0;
+        }
+        // An id with something behind it.
+        _ => match value.rsplit_once('/') {
+            Some((id, _)) => text.push_str(id),
+            None => return false,
+        },
+    }
+    true
+}
+
+/// The first control character at or after `from` that is not white space.
+fn next_code(bytes: &[u8], from: usize) -> Option<usize> {
+    const STEP: usize = 32;
+    let is_code = |byte: &u8| *byte < b' ' && !matches!(byte, b'\t' | b'\n' | b'\r');
+    let mut at = from;
+    while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<STEP>()) {
+        let low = chunk.iter().fold(false, |low, byte| low | (*byte < b' '));
+        if low && let Some(found) = chunk.iter().position(is_code) {
+            return Some(at + found);
+        }
+        at += STEP;
+    }
+    bytes.get(at..)?.iter().position(is_code).map(|found| at + found)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::TimestampMicrosecondArray;
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+
+    use super::*;
+
+    fn texts(values: &[Option<&str>]) -> ArrayRef {
+        Arc::new(values.iter().copied().collect::<StringViewArray>())
+    }
+
+    fn times(values: &[i64]) -> ArrayRef {
+        Arc::new(TimestampMicrosecondArray::from(values.to_vec()).with_timezone("UTC"))
+    }
+
+    /// What is left of one row.
+    fn left(raw: &str, columns: &[ArrayRef]) -> String {
+        let (raw, columns) = (StringViewArray::from(vec![raw]), columns.iter().collect::<Vec<_>>());
+        let cut = cut(&raw, &columns);
+        assert_eq!(filled(&cut, &columns), Ok(raw));
+        cut.value(0).to_owned()
+    }
+
+    #[test]
+    fn each_form_is_found() {
+        let check = |raw, column, expected: &str| assert_eq!(left(raw, &[column]), expected, "{raw}");
+        check(r#"{"id":"0123456789","n":1}"#, texts(&[Some("0123456789")]), "{\"id\":\"\u{1}\",\"n\":1}");
+        check(r#"{"u":"/a?b=c\u0026d=\u003ce\u003e"}"#, texts(&[Some("/a?b=c&d=<e>")]), "{\"u\":\"\u{2}\"}");
+        check(
+            r#"{"id":"0123456789","s":"Done"}"#,
+            texts(&[Some("0123456789/Done")]),
+            "{\"id\":\"\u{3}\",\"s\":\"Done\"}",
+        );
+        let at = 1_709_210_096_120_000;
+        check(r#"["2024-02-29T12:34:56.120000Z"]"#, times(&[at]), "[\"\u{1}\"]");
+        check(r#"["2024-02-29T12:34:56.120Z"]"#, times(&[at]), "[\"\u{3}\"]");
+        check(r#"["2024-02-29T12:34:56Z"]"#, times(&[at - 120_000]), "[\"\u{2}\"]");
+    }
+
+    #[test]
+    fn what_is_not_there_as_it_is_stays() {
+        for (raw, value) in [
+            (r#"{"id":"0123456789 "}"#, Some("0123456789")),
+            (r#"{"id":"0123"}"#, Some("0123")),
+            (r#"{"id":"\u0030123456789"}"#, Some("0123456789")),
+            (r#"{"id":"01234\"56789"}"#, Some("01234\"56789")),
+            (r#"{"id":"0123456789"}"#, None),
+            ("", Some("0123456789")),
+        ] {
+            assert_eq!(left(raw, &[texts(&[value])]), raw);
+        }
+        assert_eq!(left(r#"["2024-02-29T12:34:56.120Z"]"#, &[times(&[1_709_210_096_120_001])]).len(), 28);
+    }
+
+    #[test]
+    fn no_hole_is_within_another() {
+        let id = || texts(&[Some("0123456789")]);
+        assert_eq!(left(r#"["0123456789"]"#, &[id(), id()]), "[\"\u{1}\"]");
+        assert_eq!(left(r#"["0123456789","0123456789"]"#, &[id(), id()]), "[\"\u{1}\",\"\u{4}\"]");
+        // A value that is written like what is left of another one.
+        assert_eq!(left(r#"["0123456789",""]"#, &[id(), texts(&[Some("\u{1}\",\"\u{1}\",\"")])]).len(), 8);
+    }
+
+    #[test]
+    fn rows_with_control_characters_are_left_alone() {
+        for raw in ["\u{1}", "\u{1c}", "\u{1c}\u{1c} \"0123456789\"", "a\u{1b}[0m \"0123456789\""] {
+            assert_eq!(left(raw, &[texts(&[Some("0123456789")])]), format!("\u{1c}{raw}"));
+        }
+        assert_eq!(
+            left("{\n\t\"id\" : \"0123456789\"\r\n}", &[texts(&[Some("0123456789")])]),
+            "{\n\t\"id\" : \"\u{1}\"\r\n}"
+        );
+    }
+
+    #[test]
+    fn damage_is_named() {
+        let id = texts(&[Some("0123456789")]);
+        for (cut, number) in [("\u{4}", 1), ("\u{2}", 0), ("\u{3}", 0), ("\u{1d}", usize::MAX / FORMS)] {
+            assert_eq!(filled(&StringViewArray::from(vec![cut]), &[&id]).unwrap_err(), number, "{cut:?}");
+        }
+    }
+
+    #[test]
+    fn any_rows_come_back() {
+        let seed = rand::random();
+        println!("seed {seed}");
+        let mut random = StdRng::seed_from_u64(seed);
+        let pieces = [
+            "\"",
+            "\\",
+            "/",
+            "&",
+            "\\u0026",
+            "0123456789",
+            "01234567",
+            "é",
+            "\u{1}",
+            "\u{1c}",
+            " ",
+            "\n",
+            "2024-02-29T12:34:56",
+            ".120000",
+            "Z",
+            ",",
+            "<",
+            "\u{7f}",
+        ];
+        for _ in 0..3_000 {
+            let some = |random: &mut StdRng| -> String {
+                (0..random.random_range(0..12)).map(|_| pieces[random.random_range(0..pieces.len())]).collect()
+            };
+            let rows = random.random_range(1..6);
+            let values = |random: &mut StdRng| -> Vec<String> { (0..rows).map(|_| some(random)).collect() };
+            let columns: Vec<ArrayRef> = (0..random.random_range(0..=COLUMNS_MAX))
+                .map(|_| match random.random_range(0..5) {
+                    0 => times(&vec![1_709_210_096_120_000; rows]),
+                    _ => Arc::new(StringViewArray::from_iter_values(values(&mut random))) as ArrayRef,
+                })
+                .collect();
+            // Of pieces, and of what columns have between quotes.
+            let raw = StringViewArray::from_iter_values((0..rows).map(|row| {
+                let mut raw = some(&mut random);
+                for column in &columns {
+                    raw.push('"');
+                    let pushed = push_form(column, row, random.random_range(0..FORMS), &mut raw);
+                    raw.push_str(if pushed { "\"" } else { "x" });
+                    raw.push_str(&some(&mut random));
+                }
+                raw
+            }));
+            let columns: Vec<&ArrayRef> = columns.iter().collect();
+            let cut = cut(&raw, &columns);
+            assert_eq!(filled(&cut, &columns), Ok(raw.clone()), "{raw:?} {columns:?}");
+        }
+    }
+
+    #[test]
+    fn columns_that_never_repeat_are_chosen() {
+        let rows = 300;
+        let id = |n: usize| format!("{:08x}-{n:04}", n * 7919);
+        let all = |text: &dyn Fn(usize) -> String| -> ArrayRef {
+            Arc::new(StringViewArray::from_iter_values((0..rows).map(text)))
+        };
+        let raw = all(&|n| format!(r#"{{"id":"{}","same":"a longer text, always","few":"{:08}"}}"#, id(n), n % 8));
+        let (ids, same, few) = (all(&id), all(&|_| "a longer text, always".into()), all(&|n| format!("{:08}", n % 8)));
+        let elsewhere = all(&|n| format!("elsewhere {n}"));
+        let twin = ids.clone();
+        let columns = [&same, &elsewhere, &ids, &few, &twin];
+        assert_eq!(choose(raw.as_string_view(), &columns), [4]);
+        assert_eq!(choose(raw.as_string_view(), &[]), [0; 0]);
+        assert_eq!(choose(&StringViewArray::from(Vec::<&str>::new()), &columns), [0; 0]);
+    }
+}
