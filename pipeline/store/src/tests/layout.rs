@@ -15,7 +15,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
 
-use super::schema::{describe_anew, segment};
+use super::schema::{ByName, describe_anew, segment};
 use super::{Row, batch, row, table, uids, unit};
 use crate::search::{Query, SearchOptions};
 use crate::segment::layout::sample;
@@ -152,10 +152,12 @@ fn rows_come_back_from_sealed_and_merged_segments() {
     println!("seed {seed}");
     let mut random = StdRng::seed_from_u64(seed);
     for older in [false, true] {
-        for alike in [false, true] {
-            let what = |when: &str| format!("{when}, older {older}, alike {alike}");
+        // Columns that are alike in the first segment only are two in a merged one.
+        for (first, then) in [(false, false), (true, false), (true, true)] {
+            let what = |when: &str| format!("{when}, older {older}, alike {first} {then}");
             let dir = tempfile::tempdir().unwrap();
-            let rows: Vec<Row> = (0..900).map(|offset| made(&mut random, offset, alike)).collect();
+            let rows: Vec<Row> =
+                (0..900).map(|offset| made(&mut random, offset, if offset < 400 { first } else { then })).collect();
             let open = || Store::open(dir.path(), vec![kubernetes()], StoreOptions::default()).unwrap();
             let put = |store: &Store, rows: &[Row]| {
                 store.append(&unit(&kubernetes(), rows)).unwrap();
@@ -167,7 +169,7 @@ fn rows_come_back_from_sealed_and_merged_segments() {
             assert!(has(&sealed, "raw~cut") && has(&sealed, "id") && !has(&sealed, "raw"), "{sealed:?}");
             assert!(has(&sealed, "cluster") && !has(&sealed, "never") && !has(&sealed, "neither"), "{sealed:?}");
             assert!(!has(&sealed, "same_code") && !has(&sealed, "more_ips"), "{sealed:?}");
-            assert_eq!(has(&sealed, "copy"), !alike, "{sealed:?}");
+            assert_eq!(has(&sealed, "copy"), !first, "{sealed:?}");
             if older {
                 as_format_4(dir.path(), &kubernetes());
                 let plain = columns_of(&segment(dir.path()).join("data.parquet"));
@@ -186,12 +188,33 @@ fn rows_come_back_from_sealed_and_merged_segments() {
             assert!(has(&merged, "raw~cut") && has(&merged, "id"), "{merged:?}");
             // Rows of an older segment are not compared.
             assert_eq!(has(&merged, "same_code") && has(&merged, "neither"), older, "{merged:?}");
-            assert_eq!(has(&merged, "copy"), older || !alike, "{merged:?}");
+            assert_eq!(has(&merged, "copy"), older || !then, "{merged:?}");
             drop(store);
             assert_eq!(crate::verify(dir.path(), &[kubernetes()], &mut |_, _| {}).unwrap().problems, []);
             check(&open(), &rows, &what("opened again"));
         }
     }
+}
+
+#[test]
+fn columns_that_are_computed_from_a_cut_raw_are_not_taken_for_one() {
+    let seed = rand::random();
+    println!("seed {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let dir = tempfile::tempdir().unwrap();
+    let rows: Vec<Row> = (0..100).map(|offset| made(&mut random, offset, false)).collect();
+    let old = table("kubernetes", &[("id", ColumnType::String)]);
+    let store = Store::open(dir.path(), vec![old.clone()], StoreOptions::default()).unwrap();
+    store.append(&unit(&old, &rows)).unwrap();
+    store.seal().unwrap();
+    drop(store);
+    let columns = columns_of(&segment(dir.path()).join("data.parquet"));
+    assert!(columns.iter().any(|column| column == "raw~cut"), "{columns:?}");
+    let options = StoreOptions { recompute: Some(Arc::new(ByName)), ..StoreOptions::default() };
+    let store = Store::open(dir.path(), vec![kubernetes()], options).unwrap();
+    check(&store, &rows, "as it is");
+    assert_eq!(store.compact(&Compaction::default(), 0, &|| false).unwrap().unwrap().rows, 100);
+    check(&store, &rows, "rewritten");
 }
 
 #[test]

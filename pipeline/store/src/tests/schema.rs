@@ -16,7 +16,7 @@ use crate::segment::FileMeta;
 use crate::{Compaction, Store, StoreError, StoreOptions};
 
 /// Columns by their own name in `raw`, as the other tests extract them.
-struct ByName;
+pub struct ByName;
 
 impl Recompute for ByName {
     fn recompute(&self, table: &TableSchema, names: &[&str], raw: &StringViewArray) -> Vec<ArrayRef> {
