@@ -53,27 +53,30 @@ pub fn push_micros(micros: Micros, digits: u32, text: &mut String) -> bool {
         return false;
     }
     let (year, month, day) = civil_from_days(days);
-    match usize::try_from(year) {
-        Ok(year) if year < 10_000 => push_digits(year, 4, text),
+    let mut clock = *b"-00-00T00:00:00.000000";
+    for (at, part) in [(1, month), (4, day), (7, seconds / 3600), (10, seconds / 60 % 60), (13, seconds % 60)] {
+        put_digits(part as u32, &mut clock[at..at + 2]);
+    }
+    put_digits((fraction / unit) as u32, &mut clock[16..16 + digits as usize]);
+    match u32::try_from(year) {
+        Ok(year) if year < 10_000 => {
+            let mut date = *b"0000";
+            put_digits(year, &mut date);
+            date.iter().for_each(|digit| text.push(char::from(*digit)));
+        }
         _ => text.push_str(&format!("{year:04}")),
     }
-    let parts = [('-', month), ('-', day), ('T', seconds / 3600), (':', seconds / 60 % 60), (':', seconds % 60)];
-    for (before, part) in parts {
-        text.push(before);
-        push_digits(part as usize, 2, text);
-    }
-    if digits > 0 {
-        text.push('.');
-        push_digits((fraction / unit) as usize, digits, text);
-    }
+    let length = if digits > 0 { 16 + digits as usize } else { 15 };
+    text.push_str(str::from_utf8(&clock[..length]).expect("digits and signs"));
     text.push('Z');
     true
 }
 
-/// The last digits of a number, with zeros before it.
-fn push_digits(number: usize, digits: u32, text: &mut String) {
-    for place in (0..digits).rev() {
-        text.push(char::from(b'0' + (number / 10_usize.pow(place) % 10) as u8));
+/// The last digits of a number, as many as there is room for.
+fn put_digits(mut number: u32, room: &mut [u8]) {
+    for digit in room.iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
     }
 }
 

@@ -5,8 +5,8 @@
 use std::collections::HashSet;
 use std::hash::BuildHasher;
 
-use arrow::array::{Array, ArrayRef, AsArray, StringViewArray, StringViewBuilder};
-use arrow::datatypes::{DataType, TimestampMicrosecondType};
+use arrow::array::{Array, ArrayRef, AsArray, StringViewArray, StringViewBuilder, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, TimeUnit};
 use event::push_micros;
 use foldhash::fast::FixedState;
 use memchr::memmem;
@@ -38,8 +38,39 @@ const GAIN_MIN: usize = 3;
 const BLOCK_BYTES: u32 = 1 << 18;
 
 /// A column that `raw` can be cut by.
-pub fn is_cutting(kind: &DataType) -> bool {
-    matches!(kind, DataType::Utf8View | DataType::Timestamp(..))
+#[derive(Clone, Copy)]
+enum Column<'a> {
+    Text(&'a StringViewArray),
+    Time(&'a TimestampMicrosecondArray),
+}
+
+impl<'a> Column<'a> {
+    fn of(column: &'a ArrayRef) -> Option<Column<'a>> {
+        match column.data_type() {
+            DataType::Utf8View => Some(Column::Text(column.as_string_view())),
+            DataType::Timestamp(TimeUnit::Microsecond, _) => Some(Column::Time(column.as_primitive())),
+            _ => None,
+        }
+    }
+
+    /// Appends a value as JSON may have it in a string; false, and nothing that matters, if it has no such form.
+    fn push(&self, row: usize, form: usize, text: &mut String) -> bool {
+        match self {
+            Column::Text(column) if column.is_valid(row) => push_text(column.value(row), form, text),
+            Column::Time(column) if column.is_valid(row) => push_micros(column.value(row), [6, 0, 3][form], text),
+            _ => false,
+        }
+    }
+
+    /// What is put back has no code in it, so putting back once is enough; and it stands for itself.
+    fn is_plain(&self, row: usize) -> bool {
+        match self {
+            Column::Text(column) => {
+                column.is_valid(row) && column.value(row).bytes().all(|b| b >= b' ' && b != b'"' && b != b'\\')
+            }
+            Column::Time(_) => true,
+        }
+    }
 }
 
 /// Which of the columns are worth it, by some rows; the best ones first.
@@ -55,7 +86,8 @@ pub fn choose(raw: &StringViewArray, columns: &[&ArrayRef]) -> Vec<usize> {
         return Vec::new();
     }
     let mut cutters: Vec<Cutter> = (0..rows).map(|_| Cutter::default()).collect();
-    let mut left: Vec<usize> = (0..columns.len()).filter(|at| is_cutting(columns[*at].data_type())).collect();
+    let columns: Vec<Option<Column>> = columns.iter().map(|column| Column::of(column)).collect();
+    let mut left: Vec<usize> = (0..columns.len()).filter(|at| columns[*at].is_some()).collect();
     let mut chosen = Vec::new();
     while chosen.len() < COLUMNS_MAX {
         let gain = |column: usize, cutters: &mut [Cutter]| -> usize {
@@ -84,6 +116,7 @@ pub fn choose(raw: &StringViewArray, columns: &[&ArrayRef]) -> Vec<usize> {
 
 /// `raw` without the texts of the columns.
 pub fn cut(raw: &StringViewArray, columns: &[&ArrayRef]) -> StringViewArray {
+    let columns: Vec<Option<Column>> = columns.iter().map(|column| Column::of(column)).collect();
     let mut built = StringViewBuilder::with_capacity(raw.len()).with_fixed_block_size(BLOCK_BYTES);
     let (mut cutter, mut text) = (Cutter::default(), String::new());
     for (row, raw) in raw.iter().enumerate() {
@@ -98,7 +131,7 @@ pub fn cut(raw: &StringViewArray, columns: &[&ArrayRef]) -> StringViewArray {
         } else {
             cutter.holes.clear();
             for (number, column) in columns.iter().enumerate() {
-                if let Some(hole) = cutter.find(raw, column, row) {
+                if let Some(hole) = cutter.find(raw, *column, row) {
                     cutter.add(hole, number);
                 }
             }
@@ -111,6 +144,7 @@ pub fn cut(raw: &StringViewArray, columns: &[&ArrayRef]) -> StringViewArray {
 
 /// What [`cut`] was given, or the number of a column that is not there.
 pub fn filled(cut: &StringViewArray, columns: &[&ArrayRef]) -> Result<StringViewArray, usize> {
+    let columns: Vec<Option<Column>> = columns.iter().map(|column| Column::of(column)).collect();
     let mut built = StringViewBuilder::with_capacity(cut.len()).with_fixed_block_size(BLOCK_BYTES);
     let mut text = String::new();
     for (row, cut) in cut.iter().enumerate() {
@@ -120,7 +154,7 @@ pub fn filled(cut: &StringViewArray, columns: &[&ArrayRef]) -> Result<StringView
                 Some(raw) => built.append_value(raw),
                 None => {
                     text.clear();
-                    fill(cut, columns, row, &mut text)?;
+                    fill(cut, &columns, row, &mut text)?;
                     built.append_value(&text);
                 }
             },
@@ -129,20 +163,31 @@ pub fn filled(cut: &StringViewArray, columns: &[&ArrayRef]) -> Result<StringView
     Ok(built.finish())
 }
 
-fn fill(cut: &str, columns: &[&ArrayRef], row: usize, text: &mut String) -> Result<(), usize> {
+fn fill(cut: &str, columns: &[Option<Column>], row: usize, text: &mut String) -> Result<(), usize> {
     let mut from = 0;
     while let Some(at) = next_code(cut.as_bytes(), from) {
         text.push_str(&cut[from..at]);
-        let code = CODES.iter().position(|code| *code == cut.as_bytes()[at]).unwrap_or(usize::MAX);
-        let column = columns.get(code / FORMS).ok_or(code / FORMS)?;
-        if !push_form(column, row, code % FORMS, text) {
-            return Err(code / FORMS);
+        let (number, form) = COLUMN_AND_FORM[usize::from(cut.as_bytes()[at])];
+        let column = columns.get(number).copied().flatten();
+        if !column.is_some_and(|column| column.push(row, form, text)) {
+            return Err(number);
         }
         from = at + 1;
     }
     text.push_str(&cut[from..]);
     Ok(())
 }
+
+/// By code; a column that there is not for what is none.
+const COLUMN_AND_FORM: [(usize, usize); b' ' as usize] = {
+    let mut of = [(COLUMNS_MAX, 0); b' ' as usize];
+    let mut at = 0;
+    while at < CODES.len() {
+        of[CODES[at] as usize] = (at / FORMS, at % FORMS);
+        at += 1;
+    }
+    of
+};
 
 /// A place of `raw` between two quotes, and the form in which a column's value stands there.
 #[derive(Clone, Copy)]
@@ -161,11 +206,12 @@ struct Cutter {
 
 impl Cutter {
     /// The first place that has a column's value and is not a hole yet.
-    fn find(&mut self, raw: &str, column: &ArrayRef, row: usize) -> Option<Hole> {
+    fn find(&mut self, raw: &str, column: Option<Column>, row: usize) -> Option<Hole> {
+        let column = column.filter(|column| column.is_plain(row))?;
         (0..FORMS).find_map(|form| {
             self.quoted.clear();
             self.quoted.push('"');
-            if !push_form(column, row, form, &mut self.quoted) || self.quoted.len() <= TEXT_MIN {
+            if !column.push(row, form, &mut self.quoted) || self.quoted.len() <= TEXT_MIN {
                 return None;
             }
             self.quoted.push('"');
@@ -195,26 +241,7 @@ impl Cutter {
     }
 }
 
-/// Appends a value as JSON may have it in a string; false if it has no such form.
-fn push_form(column: &ArrayRef, row: usize, form: usize, text: &mut String) -> bool {
-    if column.is_null(row) {
-        return false;
-    }
-    match column.data_type() {
-        DataType::Utf8View => push_text(column.as_string_view().value(row), form, text),
-        DataType::Timestamp(..) => {
-            let digits = [6, 0, 3][form];
-            push_micros(column.as_primitive::<TimestampMicrosecondType>().value(row), digits, text)
-        }
-        _ => false,
-    }
-}
-
 fn push_text(value: &str, form: usize, text: &mut String) -> bool {
-    // What is put back has no code in it, so putting back once is enough; and it stands for itself.
-    if !value.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
-        return false;
-    }
     match form {
         0 => text.push_str(value),
         // As encoders write it that think of HTML, Go's for one.
@@ -247,8 +274,10 @@ fn next_code(bytes: &[u8], from: usize) -> Option<usize> {
     let is_code = |byte: &u8| *byte < b' ' && !matches!(byte, b'\t' | b'\n' | b'\r');
     let mut at = from;
     while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<STEP>()) {
-        let low = chunk.iter().fold(false, |low, byte| low | (*byte < b' '));
-        if low && let Some(found) = chunk.iter().position(is_code) {
+        let (words, _) = chunk.as_chunks::<8>();
+        if words.iter().fold(0, |marks, word| marks | control_marks(u64::from_le_bytes(*word))) != 0
+            && let Some(found) = chunk.iter().position(is_code)
+        {
             return Some(at + found);
         }
         at += STEP;
@@ -256,11 +285,16 @@ fn next_code(bytes: &[u8], from: usize) -> Option<usize> {
     bytes.get(at..)?.iter().position(is_code).map(|found| at + found)
 }
 
+/// Not zero if one of the bytes is below a space.
+fn control_marks(word: u64) -> u64 {
+    const ONES: u64 = u64::MAX / 255;
+    word.wrapping_sub(ONES * u64::from(b' ')) & !word & (ONES << 7)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::TimestampMicrosecondArray;
     use rand::rngs::StdRng;
     use rand::{Rng, SeedableRng};
 
@@ -334,9 +368,24 @@ mod tests {
     }
 
     #[test]
+    fn codes_are_found_at_every_place() {
+        for byte in 0..=0x20u8 {
+            for at in 0..70 {
+                let mut text = "plain é \n\t\u{7f} text, ".repeat(4).into_bytes();
+                text.truncate(70);
+                text[at] = byte;
+                let expected = (byte < b' ' && !b"\t\r\n".contains(&byte)).then_some(at);
+                assert_eq!((next_code(&text, 0), next_code(&text, at)), (expected, expected), "{byte} at {at}");
+                assert_eq!(next_code(&text, at + 1), None);
+            }
+        }
+        assert_eq!((next_code(b"", 0), next_code(b"a", 5)), (None, None));
+    }
+
+    #[test]
     fn damage_is_named() {
         let id = texts(&[Some("0123456789")]);
-        for (cut, number) in [("\u{4}", 1), ("\u{2}", 0), ("\u{3}", 0), ("\u{1d}", usize::MAX / FORMS)] {
+        for (cut, number) in [("\u{4}", 1), ("\u{2}", 0), ("\u{3}", 0), ("\u{1d}", COLUMNS_MAX)] {
             assert_eq!(filled(&StringViewArray::from(vec![cut]), &[&id]).unwrap_err(), number, "{cut:?}");
         }
     }
@@ -383,7 +432,7 @@ mod tests {
                 let mut raw = some(&mut random);
                 for column in &columns {
                     raw.push('"');
-                    let pushed = push_form(column, row, random.random_range(0..FORMS), &mut raw);
+                    let pushed = Column::of(column).unwrap().push(row, random.random_range(0..FORMS), &mut raw);
                     raw.push_str(if pushed { "\"" } else { "x" });
                     raw.push_str(&some(&mut random));
                 }
