@@ -162,7 +162,9 @@ impl Glob {
 
     /// Of digits, with a `z` behind them that may be meant by a `*` or `?`.
     fn may_be_fraction(&self) -> bool {
-        let Some((last, digits)) = self.0.as_bytes().split_last() else { return false };
+        let Some((last, before)) = self.0.as_bytes().split_last() else { return false };
+        // A `*` may also be nothing behind the `z`.
+        let digits = before.strip_suffix(b"z").filter(|_| *last == b'*').unwrap_or(before);
         matches!(last, b'*' | b'?' | b'z')
             && digits.iter().all(|byte| byte.is_ascii_digit() || matches!(byte, b'*' | b'?'))
     }
@@ -385,6 +387,10 @@ mod tests {
         check(glob("5508*"), Some(("5508", Some("5"))));
         check(glob("5508*z"), Some(("5508", Some("5"))));
         check(glob("5508*0"), Some(("5508", None)));
+        check(glob("123456z*"), Some(("1234", Some("1"))));
+        check(glob("12?4*z*"), Some(("12", Some("1"))));
+        check(glob("12z3*"), Some(("12z3", None)));
+        check(glob("123456zz*"), Some(("1234", None)));
         check(glob("5*"), Some(("5", None)));
         check(glob("*00"), Some(("", None)));
         check(glob("get*"), None);

@@ -81,7 +81,7 @@ pub fn choose(raw: &StringViewArray, columns: &[&ArrayRef]) -> Vec<usize> {
         bytes += raw.map_or(0, str::len);
         before < LOOKED_AT_BYTES
     };
-    let rows = raw.iter().take_while(small).count();
+    let rows = raw.iter().take_while(small).count().max(ROWS_MIN);
     if raw.len() < ROWS_MIN {
         return Vec::new();
     }

@@ -108,11 +108,13 @@ fn layout(names: &[&str], inputs: &[Arc<Segment>]) -> Result<Layout, StoreError>
     let files = inputs.iter().map(|input| input.data()).collect::<Result<Vec<_>, _>>()?;
     let places = names.iter().map(|name| files.iter().map(|file| file.place(name)).collect());
     let places = places.collect::<Result<Vec<_>, StoreError>>()?;
-    // Some rows of some files, from their middle.
+    // Some rows of some files, from their middle; of small ones all rows of more files.
+    let rows: usize = inputs.iter().map(|input| input.rows()).sum();
+    let step = (rows / SAMPLED_ROWS).min(files.len().div_ceil(SAMPLED_INPUTS)).max(1);
     let mut some = Vec::new();
-    for (file, input) in files.iter().zip(inputs).step_by(files.len().div_ceil(SAMPLED_INPUTS)) {
-        let middle = input.rows() / 2;
-        let rows = file.read(names, middle..input.rows().min(middle + SAMPLED_ROWS))?;
+    for (file, input) in files.iter().zip(inputs).step_by(step) {
+        let start = input.rows().saturating_sub(SAMPLED_ROWS) / 2;
+        let rows = file.read(names, start..input.rows().min(start + SAMPLED_ROWS))?;
         some.extend(rows.collect::<Result<Vec<_>, _>>()?);
     }
     Ok(Layout::of_files(&sample(&some)?, &places))

@@ -108,7 +108,8 @@ fn queries(rng: &mut StdRng, rows: &[Row], count: usize) -> Vec<String> {
         let (word, some) = (&words[from], words[from..to].join(" "));
         let head = &word[..word.floor_char_boundary(3)];
         let backwards: Vec<&str> = words[from..to].iter().rev().map(String::as_str).collect();
-        all.push(match rng.random_range(0..12) {
+        let last = &word[word.ceil_char_boundary(word.len().saturating_sub(2))..];
+        all.push(match rng.random_range(0..14) {
             0 => format!("\"{word}\""),
             1 => format!("\"{some}\""),
             2 => format!("{path}:\"{word}\""),
@@ -120,6 +121,8 @@ fn queries(rng: &mut StdRng, rows: &[Row], count: usize) -> Vec<String> {
             8 => format!("{path}:*"),
             9 => format!("NOT {path}:\"{some}\""),
             10 => format!("{path}:/.*{head}.*/"),
+            11 => format!("{path}:{word}*"),
+            12 => format!("{path}:{head}*{last}*"),
             _ => format!("{path}:>=\"{word}\""),
         });
     }
