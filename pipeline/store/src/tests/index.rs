@@ -13,6 +13,7 @@ use super::schema::{describe_anew, segment};
 use super::{Row, format2, format3, found, hash, open, row, tables, unit};
 use crate::search::leaves::{Leaf, Leaves};
 use crate::search::query::Phrase;
+use crate::search::words::is_code;
 use crate::segment::FileMeta;
 use crate::segment::index::written;
 use crate::segment::invert::Inverter;
@@ -103,7 +104,11 @@ fn queries(rng: &mut StdRng, rows: &[Row], count: usize) -> Vec<String> {
         if !plain || path.is_empty() || words.is_empty() || words.iter().any(|word| word.len() > 60) {
             continue;
         }
-        let from = rng.random_range(0..words.len());
+        let codes: Vec<usize> = (0..words.len()).filter(|at| is_code(&words[*at])).collect();
+        let from = match codes.choose(rng) {
+            Some(code) if rng.random_bool(0.5) => *code,
+            _ => rng.random_range(0..words.len()),
+        };
         let to = rng.random_range(from..words.len().min(from + 5)) + 1;
         let (word, some) = (&words[from], words[from..to].join(" "));
         let head = &word[..word.floor_char_boundary(3)];
