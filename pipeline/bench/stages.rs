@@ -81,16 +81,20 @@ pub fn whole_path(stream: &[Event], skip: &Skip, figures: &mut Figures) -> Resul
     let mut detection = Detection::open(&config, knowledge, store.clone())?;
     let mut stages = Stages::default();
     let messages = messages(stream);
-    for chunk in messages.chunks(BATCH) {
-        let polled = Polled { messages: chunk.to_vec(), ..Polled::default() };
-        let admitted = stages.time("stage-normalize", || door.admit(polled, &*store))?;
-        stages.time("stage-rules", || detection.on_admitted(&admitted))?;
-        stages.time("stage-append", || store.append(&admitted))?;
-        if store.seal_due(Instant::now()) {
-            seal(&mut stages, &store, &mut detection)?;
+    // At least two segments a table, so that there is something to merge.
+    let (first, second) = messages.split_at(messages.len() / 2);
+    for half in [first, second] {
+        for chunk in half.chunks(BATCH) {
+            let polled = Polled { messages: chunk.to_vec(), ..Polled::default() };
+            let admitted = stages.time("stage-normalize", || door.admit(polled, &*store))?;
+            stages.time("stage-rules", || detection.on_admitted(&admitted))?;
+            stages.time("stage-append", || store.append(&admitted))?;
+            if store.seal_due(Instant::now()) {
+                seal(&mut stages, &store, &mut detection)?;
+            }
         }
+        seal(&mut stages, &store, &mut detection)?;
     }
-    seal(&mut stages, &store, &mut detection)?;
     stages.time("stage-windows", || detection.finish(Origin::Live))?;
 
     let raw = bytes(stream);
@@ -106,7 +110,7 @@ pub fn whole_path(stream: &[Event], skip: &Skip, figures: &mut Figures) -> Resul
 }
 
 impl Stored {
-    /// Merges as it is done once segments are a day old. Few events are in one segment, which stays as it is.
+    /// Merges as it is done once segments are a day old.
     pub fn merge(&self, figures: &mut Figures) -> Result<()> {
         let policy = Compaction { inputs_min: 2, ..Compaction::default() };
         let (before, mut merged) = (cpu_time(), 0);
@@ -114,10 +118,8 @@ impl Stored {
             merged += compacted.raw_bytes;
         }
         let took = cpu_time().saturating_sub(before);
-        if merged > 0 {
-            figures.add("merge", mb(merged as usize) / took.as_secs_f64().max(0.01));
-            figures.add("disk", self.store.stats()?.disk_bytes as f64 / self.raw as f64);
-        }
+        figures.add("merge", mb(merged as usize) / took.as_secs_f64().max(0.01));
+        figures.add("disk", self.store.stats()?.disk_bytes as f64 / self.raw as f64);
         Ok(())
     }
 }

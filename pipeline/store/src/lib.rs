@@ -9,6 +9,7 @@
 //! Promises: a row is in no commit or in exactly one; readers see every admitted row exactly once, sealed or not; a
 //! crash at any point loses only what was not committed, together with its offsets.
 
+mod adapter;
 mod backup;
 mod compaction;
 mod crash;

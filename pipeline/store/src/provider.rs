@@ -33,7 +33,8 @@ use event::{TableSchema, column};
 use object_store::ObjectMeta;
 use object_store::path::Path as ObjectPath;
 
-use crate::scan::{Computed, Layouts, OpenSegments, external};
+use crate::adapter::Layouts;
+use crate::scan::{Computed, OpenSegments, external};
 use crate::segment::{Segment, SegmentMeta, Span};
 use crate::store::Inner;
 

@@ -37,6 +37,7 @@ mod begin;
 mod derived;
 mod disk;
 mod finding;
+mod import;
 mod judge;
 mod mark;
 mod retained;
@@ -44,6 +45,7 @@ mod seen;
 mod shape;
 mod sieve;
 pub mod state;
+mod tables;
 mod versions;
 mod watch;
 
@@ -51,30 +53,29 @@ mod watch;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use arrow::array::AsArray;
-use arrow::datatypes::{DataType, TimestampMicrosecondType};
+use arrow::datatypes::DataType;
 use arrow::record_batch::RecordBatch;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Signature, SimpleScalarUDF, Volatility};
-use event::{Finding, Frontier, Micros, Offsets, Origin, Watermarks, column};
+use event::{Finding, Frontier, Micros, Offsets, Origin, Watermarks};
 
 pub use derived::Derived;
 pub(crate) use judge::{Remembering, compile};
 pub use retained::{Folded, Going, Retained};
 pub(crate) use shape::{asks_what_is_new, remembers};
 pub use state::StateTable;
+pub use tables::{States, versions_stored};
 
-use begin::Begin;
+use begin::{Begin, load_begin, note_begin};
 use derived::Came;
-use judge::{Events, Recall, is_learning};
+use import::judge_import;
 use mark::Mark;
-use sieve::{Failed, Sieved};
 pub(crate) use versions::ENDED_US;
 use versions::Versions;
-use watch::{Outcome, Shared, Watch, load_seen};
+use watch::{Outcome, Shared, Watch};
 
 use crate::engine::watermark;
 use crate::parallel::each;
@@ -451,220 +452,8 @@ impl Memory {
     }
 }
 
-/// State tables as windows see them: from memory where that reaches, else from the store, which is then read once.
-pub struct States<'a> {
-    memory: &'a Memory,
-    pub stored: &'a SessionContext,
-    read: Mutex<BTreeMap<(String, Origin), Arc<Versions>>>,
-}
-
-impl<'a> States<'a> {
-    pub fn of(memory: &'a Memory, stored: &'a SessionContext) -> States<'a> {
-        States { memory, stored, read: Mutex::default() }
-    }
-
-    /// The versions of a state table that are visible before `boundary` and hold at some time from `since` on: rows with
-    /// `since <= time < boundary` join them.
-    pub async fn versions(
-        &self,
-        state: &StateTable,
-        origin: Origin,
-        boundary: Micros,
-        since: Micros,
-    ) -> Result<RecordBatch> {
-        if let Some(versions) = self.memory.versions(state, origin, boundary, since) {
-            return versions;
-        }
-        let key = (state.name.clone(), origin);
-        let known = self.read.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-        let versions = match known {
-            Some(versions) => versions,
-            None => {
-                let versions = Arc::new(recall_versions(state, self.stored, origin, "true").await?);
-                self.read.lock().unwrap_or_else(PoisonError::into_inner).insert(key, versions.clone());
-                versions
-            }
-        };
-        state.table_of(&versions, boundary, since)
-    }
-}
-
-/// Every finding of the imported rows in `range`, by all imported rows: an import is judged when it has ended. A
-/// later import with earlier rows finds what is new in them; it does not take back what was found before.
-async fn judge_import(
-    watch: &Watch,
-    range: Option<(Micros, Micros)>,
-    stored: &SessionContext,
-    bundle: &str,
-    outcome: &mut Outcome,
-) -> Result<()> {
-    let body = &watch.body;
-    let from = range.map_or(Micros::MIN, |(from, _)| from);
-    let seen = load_seen(&watch.rule.id, body, stored, Origin::Import, from, "true").await?;
-    let mut states = BTreeMap::new();
-    for state in body.states() {
-        states.insert(state.name.clone(), recall_versions(state, stored, Origin::Import, "true").await?);
-    }
-    let mut begins: BTreeMap<String, Begin> = BTreeMap::new();
-    if body.learning_us > 0 {
-        for table in &body.sieve.tables {
-            let begin = begins.entry(table.to_string()).or_default();
-            load_begin(table, begin, stored, Origin::Import, Micros::MIN).await?;
-        }
-    }
-    let mut drafts = Vec::new();
-    let mut error = None;
-    let mut take = |sieved: Sieved| {
-        let judged = (|| -> Result<()> {
-            let events = Events {
-                rows: body.events_of(&sieved)?,
-                marks: sieved.marks.iter().collect(),
-                keys: body.keys(&sieved)?,
-            };
-            let recall = Recall { seen: seen.as_ref(), states: &states };
-            let row_of = |row: u32| (sieved.table.to_string(), sieved.marks[row as usize].clone());
-            let failed = body.judge(&events, &recall, &mut |fired| {
-                let (more, nulls) = finding::drafts(&watch.rule, bundle, Origin::Import, &fired, &row_of)?;
-                outcome.null_entities += nulls;
-                drafts.extend(more);
-                Ok(())
-            });
-            outcome.fail_rows(failed);
-            Ok(())
-        })();
-        if let Err(e) = judged {
-            error.get_or_insert(e);
-        }
-    };
-    let failed = body.sieve.stored(stored, Origin::Import, &at_or_after("time", from), &mut take).await?;
-    if let Some(error) = error {
-        return Err(error);
-    }
-    outcome.fail_rows(failed);
-    drafts.sort_by(|a, b| (a.rows[0].1.order(), &a.finding.id).cmp(&(b.rows[0].1.order(), &b.finding.id)));
-    drafts.dedup_by(|a, b| a.finding.id == b.finding.id);
-    for draft in finding::with_events(stored, drafts, Default::default()).await? {
-        let (table, mark): &(String, Mark) = &draft.rows[0];
-        let begin = begins.get(table).and_then(|b| b.before(mark.boundary()));
-        let learning = is_learning(begin, mark.time, body.learning_us);
-        outcome.new += 1;
-        outcome.findings.push(Finding { learning, ..draft.finding });
-    }
-    Ok(())
-}
-
-/// The same as [`States::versions`], from the store: the table's meaning, word for word.
-pub async fn versions_stored(
-    state: &StateTable,
-    origin: Origin,
-    boundary: Micros,
-    since: Micros,
-    stored: &SessionContext,
-) -> Result<RecordBatch> {
-    let visible = StateTable::visible_before(boundary);
-    if origin == Origin::Live && Retained::of(stored).is_some_and(|retained| retained.has(state)) {
-        let versions = recall_versions(state, stored, origin, &visible).await?;
-        return state.table_of(&versions, boundary, since);
-    }
-    let view = state.view(origin, &visible);
-    let sql = format!("SELECT * FROM ({view}) WHERE {}", at_or_after("valid_to", since.saturating_add(1)));
-    let batches = stored.sql(&sql).await?.collect().await?;
-    let batches = batches.iter().map(|b| state.conform(b)).collect::<Result<Vec<_>>>()?;
-    Ok(arrow::compute::concat_batches(&state.schema, &batches)?)
-}
-
-/// All versions in stored rows that meet `condition`, and what remains of expired ones that were stamped after `known`:
-/// who knows those up to there may have forgotten how they ended.
-async fn load_versions(
-    state: &StateTable,
-    stored: &SessionContext,
-    origin: Origin,
-    condition: &str,
-    known: Micros,
-) -> Result<(Versions, Failed)> {
-    let mut versions = Versions::default();
-    let mut error = None;
-    let mut take = |sieved: Sieved| {
-        // More than the budget is refused by whoever asked; it need not be read to the end for that.
-        if versions.bytes() <= STATE_BYTES_MAX
-            && let Err(e) = state.remember(&sieved, &mut versions, &mut |_| ())
-        {
-            error.get_or_insert(e);
-        }
-    };
-    let failed = state.sieve.stored(stored, origin, condition, &mut take).await?;
-    if let Some(error) = error {
-        return Err(error);
-    }
-    // After the rows: what expires meanwhile is in one or both.
-    if origin == Origin::Live
-        && let Some(retained) = Retained::of(stored).map(|r| r.versions(state)).transpose()?.flatten()
-    {
-        versions.absorb_after(known, retained);
-    }
-    Ok((versions, failed))
-}
-
-/// The same for one use, in which nothing may be missing.
-async fn recall_versions(
-    state: &StateTable,
-    stored: &SessionContext,
-    origin: Origin,
-    condition: &str,
-) -> Result<Versions> {
-    let (versions, _) = load_versions(state, stored, origin, condition, Micros::MIN).await?;
-    match versions.bytes() > STATE_BYTES_MAX {
-        true => Err(DataFusionError::Execution(too_much(STATE_BYTES_MAX))),
-        false => Ok(versions),
-    }
-}
-
 fn too_much(bytes_max: usize) -> String {
     format!("its memory needs more than {} MB", bytes_max >> 20)
-}
-
-/// The history of a table. All who will ask have their boundary above `settled`.
-async fn load_begin(
-    table: &str,
-    begin: &mut Begin,
-    stored: &SessionContext,
-    origin: Origin,
-    settled: Micros,
-) -> Result<()> {
-    let later = at_or_after("source_watermark", settled.saturating_add(1));
-    let sql = format!(
-        "SELECT CASE WHEN {later} THEN source_watermark END AS stamp, min(time) AS time FROM {table} \
-         WHERE origin = '{}' GROUP BY 1",
-        origin.name()
-    );
-    for batch in stored.sql(&sql).await?.collect().await? {
-        let stamps = batch.column(0).as_primitive::<TimestampMicrosecondType>();
-        let times = batch.column(1).as_primitive::<TimestampMicrosecondType>();
-        for (stamp, time) in stamps.iter().zip(times.iter()) {
-            time.into_iter().for_each(|time| begin.add(stamp.unwrap_or(settled), time));
-        }
-    }
-    Ok(())
-}
-
-/// The lowest time of the live rows of a table.
-async fn lowest_time(table: &str, stored: &SessionContext) -> Result<Option<Micros>> {
-    let sql = format!("SELECT min(time) FROM {table} WHERE origin = '{}'", Origin::Live.name());
-    let batches = stored.sql(&sql).await?.collect().await?;
-    let times = batches.iter().map(|b| b.column(0).as_primitive::<TimestampMicrosecondType>());
-    Ok(times.flat_map(|times| times.iter().flatten()).min())
-}
-
-fn note_begin(begin: &mut Begin, rows: &RecordBatch) {
-    let times = |name: &str| rows.column_by_name(name).map(|c| c.as_primitive::<TimestampMicrosecondType>());
-    let origins = rows.column_by_name(column::ORIGIN).map(|c| c.as_string_view());
-    let (Some(times), Some(stamps), Some(origins)) = (times(column::TIME), times(column::SOURCE_WATERMARK), origins)
-    else {
-        return;
-    };
-    for row in (0..rows.num_rows()).filter(|row| origins.value(*row) == Origin::Live.name()) {
-        begin.add(stamps.value(row), times.value(row));
-    }
 }
 
 /// Times that SQL can say; what lies outside is before or after everything.

@@ -21,13 +21,15 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::context::SessionContext;
 use event::{Micros, Origin, Watermarks};
 
+use super::begin::lowest_time;
 use super::disk;
 use super::judge::{FirstSeen, Remembering, hash};
 use super::seen::{Key, Span, join};
 use super::sieve::{Sieve, Sieved};
 use super::state::StateTable;
+use super::tables::load_versions;
 use super::versions::{ENDED_US, Version, Versions};
-use super::{BEHIND_US, RULE_BYTES_MAX, STATE_BYTES_MAX, load_versions, lowest_time, of_table};
+use super::{BEHIND_US, RULE_BYTES_MAX, STATE_BYTES_MAX, of_table};
 use crate::error::DetectError;
 use crate::fault::{self, Fault};
 use crate::history::History;

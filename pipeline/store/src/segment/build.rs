@@ -25,11 +25,11 @@ const RAW_PAGE_BYTES: usize = 2 << 20;
 /// Page limits are only checked once per write batch.
 const WRITE_BATCH_ROWS: usize = 64;
 
-/// Of `raw`, half of a file, where it is sealed and events wait for it: level 9 takes five times as long and leaves a sixth less,
+/// Of `raw`, half of a file, where it is sealed and events wait for it: level 9 takes four times as long and leaves a sixth less,
 /// until it is merged.
 const RAW_ZSTD_LEVEL: i32 = 3;
 
-/// Where it is merged, to stay so for long: a fifth less than at level 3, in eight times as long.
+/// Where it is merged, to stay so for long: a fifth less than at level 3, in six times as long.
 pub(super) const MERGED_RAW_ZSTD_LEVEL: i32 = 12;
 
 /// `raw`, as it is or as it is cut.

@@ -14,7 +14,7 @@ use memchr::memmem;
 /// Columns whose texts are taken out. Reading `raw` reads all of them.
 pub const COLUMNS_MAX: usize = 8;
 
-/// Ways in which a value may stand in `raw`.
+/// Ways in which a value may stand in `raw` ([`Column::push`]). What they make of a value is part of the format, as the codes are.
 const FORMS: usize = 3;
 
 /// Of the control characters, which JSON has nowhere, those that are not white space; one per column and form.
@@ -75,6 +75,9 @@ impl<'a> Column<'a> {
 
 /// Which of the columns are worth it, by some rows; the best ones first.
 pub fn choose(raw: &StringViewArray, columns: &[&ArrayRef]) -> Vec<usize> {
+    if raw.len() < ROWS_MIN {
+        return Vec::new();
+    }
     let mut bytes = 0;
     let small = |raw: &Option<&str>| {
         let before = bytes;
@@ -82,9 +85,6 @@ pub fn choose(raw: &StringViewArray, columns: &[&ArrayRef]) -> Vec<usize> {
         before < LOOKED_AT_BYTES
     };
     let rows = raw.iter().take_while(small).count().max(ROWS_MIN);
-    if raw.len() < ROWS_MIN {
-        return Vec::new();
-    }
     let mut cutters: Vec<Cutter> = (0..rows).map(|_| Cutter::default()).collect();
     let columns: Vec<Option<Column>> = columns.iter().map(|column| Column::of(column)).collect();
     let mut left: Vec<usize> = (0..columns.len()).filter(|at| columns[*at].is_some()).collect();
@@ -98,18 +98,17 @@ pub fn choose(raw: &StringViewArray, columns: &[&ArrayRef]) -> Vec<usize> {
             };
             cutters.iter_mut().enumerate().filter_map(&mut of_row).map(|hole| hole.end - hole.start).sum()
         };
-        let gains: Vec<(usize, usize)> = left.iter().map(|column| (gain(*column, &mut cutters), *column)).collect();
         // What is worth little now is worth less when others have taken their part.
-        left = gains.iter().filter(|(gain, _)| *gain >= GAIN_MIN * rows).map(|(_, column)| *column).collect();
-        let best = gains.iter().filter(|(_, column)| left.contains(column)).max_by_key(|(gain, _)| *gain);
-        let Some((_, best)) = best else { break };
-        left.retain(|column| column != best);
+        let mut gains: Vec<(usize, usize)> = left.iter().map(|column| (gain(*column, &mut cutters), *column)).collect();
+        gains.retain(|(gain, _)| *gain >= GAIN_MIN * rows);
+        let Some((_, best)) = gains.iter().copied().max_by_key(|(gain, _)| *gain) else { break };
+        left = gains.into_iter().map(|(_, column)| column).filter(|column| *column != best).collect();
         for (row, cutter) in cutters.iter_mut().enumerate() {
-            if let Some(hole) = cutter.find(raw.value(row), columns[*best], row) {
+            if let Some(hole) = cutter.find(raw.value(row), columns[best], row) {
                 cutter.add(hole, chosen.len());
             }
         }
-        chosen.push(*best);
+        chosen.push(best);
     }
     chosen
 }

@@ -10,7 +10,6 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use tantivy::postings::FieldSerializer;
 
-use super::FORMAT;
 use super::index::Kind;
 use super::paths::{IndexedPath, Kinds};
 use super::terms::{self, Part, Word};
@@ -23,8 +22,10 @@ const SAMPLE: u32 = 1 << 10;
 /// Between the positions of two values of one path in one row, so that no phrase spans them.
 const GAP: u32 = 1;
 
+#[derive(Default)]
 pub struct Inverter {
-    format: u32,
+    /// The format whose terms are written, if it is not today's.
+    older: Option<u32>,
     hasher: RandomState,
     /// Values and words, one after the other.
     text: String,
@@ -98,29 +99,11 @@ impl Place {
     }
 }
 
-impl Default for Inverter {
-    fn default() -> Inverter {
-        Inverter::of_format(FORMAT)
-    }
-}
-
 impl Inverter {
     /// Up to format 3 all values are split into words, up to format 4 fractions of a second are kept like other codes.
-    pub fn of_format(format: u32) -> Inverter {
-        Inverter {
-            format,
-            hasher: RandomState::default(),
-            text: String::new(),
-            paths: Vec::new(),
-            values: Vec::new(),
-            path_ids: HashTable::new(),
-            value_ids: HashTable::new(),
-            occurrences: Vec::new(),
-            rows: 0,
-            tokens: 0,
-            leaves: Leaves::default(),
-            word: String::new(),
-        }
+    #[cfg(test)]
+    pub fn of_format(older: u32) -> Inverter {
+        Inverter { older: Some(older), ..Inverter::default() }
     }
 
     /// Adds the next row.
@@ -250,10 +233,10 @@ impl Inverter {
         let text = &self.text;
         let (mut key, mut places, mut paths) = (Vec::new(), Vec::new(), Vec::with_capacity(self.paths.len()));
         for Path { name, words, .. } in self.paths {
-            let mut words = match self.format {
-                ..=3 => words,
-                4 => terms::united(&words, text, times, |code| &code[..CODE_HEAD]),
-                _ => terms::united(&words, text, times, code_head),
+            let mut words = match self.older {
+                None => terms::united(&words, text, times, code_head),
+                Some(4) => terms::united(&words, text, times, |code| &code[..CODE_HEAD]),
+                Some(_) => words,
             };
             // Stable: the values of a term stay in order. Most words are equal to many others.
             words.sort_by(|a, b| a.order(b, text));

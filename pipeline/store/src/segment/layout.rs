@@ -18,9 +18,9 @@ use super::cut;
 const SAME: &str = "stakeout.same";
 const CUT: &str = "stakeout.cut";
 
-/// Rows looked at to choose by what `raw` is cut, in so many runs.
-const SAMPLE: usize = 256;
-const SAMPLE_RUNS: usize = 4;
+/// Rows looked at to choose by what `raw` is cut: so many runs of so many neighbours.
+pub const RUNS: usize = 4;
+pub const RUN_ROWS: usize = 64;
 
 /// The name of `raw` where it is cut, which no declared column can have.
 pub const RAW_CUT: &str = "raw~cut";
@@ -36,8 +36,8 @@ pub struct Layout {
 /// How a column comes out of a file.
 pub enum Stored<'l> {
     As(&'l str),
-    /// From [`RAW_CUT`] and these.
-    Cut(&'l [String]),
+    /// From [`RAW_CUT`] and what it is cut by.
+    Cut,
 }
 
 impl Layout {
@@ -96,7 +96,7 @@ impl Layout {
     /// The schema of the rows in such a file, in no order that matters.
     pub fn row_schema(&self, file: &Schema) -> Schema {
         let mut fields: Vec<Field> = file.fields().iter().map(|field| Field::clone(field)).collect();
-        for field in fields.iter_mut().filter(|field| !self.cut.is_empty() && field.name() == RAW_CUT) {
+        for field in fields.iter_mut().filter(|field| field.name() == RAW_CUT) {
             field.set_name(column::RAW);
         }
         for (name, written) in &self.same {
@@ -109,7 +109,7 @@ impl Layout {
     pub fn cut(&self, rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
         let of = |name: &str| rows.column_by_name(name).expect("a layout is of columns of its table");
         let columns = schema.fields().iter().map(|field| match field.name().as_str() {
-            RAW_CUT if !self.cut.is_empty() => {
+            RAW_CUT => {
                 let by: Vec<&ArrayRef> = self.cut.iter().map(|name| of(name)).collect();
                 Arc::new(cut::cut(of(column::RAW).as_string_view(), &by)) as ArrayRef
             }
@@ -122,10 +122,15 @@ impl Layout {
         name == column::RAW && !self.cut.is_empty()
     }
 
+    /// The columns by which `raw` is cut.
+    pub fn cut_by(&self) -> &[String] {
+        &self.cut
+    }
+
     /// How a column of the table comes out of the file.
     pub fn stored<'l>(&'l self, name: &'l str) -> Stored<'l> {
         match self.is_cut(name) {
-            true => Stored::Cut(&self.cut),
+            true => Stored::Cut,
             false => Stored::As(self.same.get(name).map_or(name, String::as_str)),
         }
     }
@@ -134,7 +139,7 @@ impl Layout {
     pub fn needs<'l>(&'l self, name: &'l str) -> impl Iterator<Item = &'l str> {
         let (one, by) = match self.stored(name) {
             Stored::As(written) => (written, &[][..]),
-            Stored::Cut(by) => (RAW_CUT, by),
+            Stored::Cut => (RAW_CUT, self.cut_by()),
         };
         std::iter::once(one).chain(by.iter().map(String::as_str))
     }
@@ -144,9 +149,9 @@ impl Layout {
         let of = |name: &str| file.column_by_name(name).ok_or_else(|| format!("its file has no column `{name}`"));
         match self.stored(name) {
             Stored::As(written) => of(written).cloned(),
-            Stored::Cut(by) => {
-                let columns: Vec<&ArrayRef> = by.iter().map(|name| of(name)).collect::<Result<_, _>>()?;
-                filled(of(RAW_CUT)?, &columns, by)
+            Stored::Cut => {
+                let columns: Vec<&ArrayRef> = self.cut.iter().map(|name| of(name)).collect::<Result<_, _>>()?;
+                filled(of(RAW_CUT)?, &columns, &self.cut)
             }
         }
     }
@@ -174,13 +179,12 @@ fn equal(a: &ArrayRef, b: &ArrayRef) -> bool {
     Arc::ptr_eq(a, b) || (a.null_count() == b.null_count() && (null(a) || a == b))
 }
 
-/// Some of the rows: a few runs of neighbours, spread over all of them, since rows long after each other repeat less than they do.
+/// Some of the rows: runs of neighbours, spread over all of them, since rows long after each other repeat less than they do.
 pub fn sample(batches: &[RecordBatch]) -> Result<RecordBatch, ArrowError> {
     let schema = batches.first().map_or_else(|| Arc::new(Schema::empty()), RecordBatch::schema);
     let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
-    let run = SAMPLE / SAMPLE_RUNS;
-    let spread = |nth: usize| nth * rows.saturating_sub(run) / (SAMPLE_RUNS - 1);
-    let wanted: BTreeSet<usize> = (0..SAMPLE_RUNS).flat_map(|nth| spread(nth)..(spread(nth) + run).min(rows)).collect();
+    let spread = |nth: usize| nth * rows.saturating_sub(RUN_ROWS) / (RUNS - 1);
+    let wanted: BTreeSet<usize> = (0..RUNS).flat_map(|nth| spread(nth)..(spread(nth) + RUN_ROWS).min(rows)).collect();
     let mut places = Vec::with_capacity(wanted.len());
     let (mut batch, mut before) = (0, 0);
     for row in wanted {
@@ -201,6 +205,7 @@ pub fn sample(batches: &[RecordBatch]) -> Result<RecordBatch, ArrowError> {
     )
 }
 
+/// `raw` of what it was cut into and the columns of these names.
 pub fn filled(cut: &ArrayRef, columns: &[&ArrayRef], names: &[String]) -> Result<ArrayRef, String> {
     let Some(cut) = cut.as_string_view_opt() else { return Err(format!("its column `{RAW_CUT}` is no text")) };
     match cut::filled(cut, columns) {

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use parquet::arrow::ArrowWriter;
 
 use super::build::{MERGED_RAW_ZSTD_LEVEL, meta_file, properties};
-use super::layout::{Layout, sample};
+use super::layout::{Layout, RUN_ROWS, RUNS, sample};
 use super::publish::{Points, place, remove_leftover};
 use super::{
-    Columns, CoordinateSpan, DATA, FORMAT, FileMeta, NewFile, Segment, SegmentMeta, TEMPORARY, described, index,
+    Columns, CoordinateSpan, DATA, Data, FORMAT, FileMeta, NewFile, Segment, SegmentMeta, TEMPORARY, described, index,
 };
 use crate::StoreError;
 use crate::disk::Disk;
@@ -78,11 +78,12 @@ fn write_rows(
     let out = Hashing { file, hasher: blake3::Hasher::new(), bytes: 0 };
     let properties = properties(&columns.table, MERGED_RAW_ZSTD_LEVEL)?;
     let names: Vec<&str> = columns.table.columns.iter().map(|column| column.name.as_str()).collect();
-    let layout = layout(&names, inputs)?;
+    let files = inputs.iter().map(|input| input.data()).collect::<Result<Vec<_>, _>>()?;
+    let layout = layout(&names, &files)?;
     let schema = layout.file_schema(&columns.table.arrow());
     let mut writer = ArrowWriter::try_new(out, schema.clone(), Some(properties))?;
-    for input in inputs {
-        for batch in input.data()?.read(&names, 0..input.rows())? {
+    for file in files {
+        for batch in file.read(&names, 0..file.rows())? {
             if stop() {
                 return Ok(None);
             }
@@ -99,22 +100,17 @@ fn write_rows(
     Ok(Some(FileMeta { name: DATA.to_owned(), bytes, blake3 }))
 }
 
-/// Of so many inputs so many rows are looked at to choose a layout.
-const SAMPLED_INPUTS: usize = 4;
-const SAMPLED_ROWS: usize = 64;
-
-/// How the rows of all inputs are written.
-fn layout(names: &[&str], inputs: &[Arc<Segment>]) -> Result<Layout, StoreError> {
-    let files = inputs.iter().map(|input| input.data()).collect::<Result<Vec<_>, _>>()?;
+/// How the rows of all files are written.
+fn layout(names: &[&str], files: &[Data]) -> Result<Layout, StoreError> {
     let places = names.iter().map(|name| files.iter().map(|file| file.place(name)).collect());
     let places = places.collect::<Result<Vec<_>, StoreError>>()?;
     // Some rows of some files, from their middle; of small ones all rows of more files.
-    let rows: usize = inputs.iter().map(|input| input.rows()).sum();
-    let step = (rows / SAMPLED_ROWS).min(files.len().div_ceil(SAMPLED_INPUTS)).max(1);
+    let rows: usize = files.iter().map(Data::rows).sum();
+    let step = (rows / RUN_ROWS).min(files.len().div_ceil(RUNS)).max(1);
     let mut some = Vec::new();
-    for (file, input) in files.iter().zip(inputs).step_by(step) {
-        let start = input.rows().saturating_sub(SAMPLED_ROWS) / 2;
-        let rows = file.read(names, start..input.rows().min(start + SAMPLED_ROWS))?;
+    for file in files.iter().step_by(step) {
+        let start = file.rows().saturating_sub(RUN_ROWS) / 2;
+        let rows = file.read(names, start..file.rows().min(start + RUN_ROWS))?;
         some.extend(rows.collect::<Result<Vec<_>, _>>()?);
     }
     Ok(Layout::of_files(&sample(&some)?, &places))

@@ -183,6 +183,10 @@ pub struct Data {
 }
 
 impl Data {
+    pub fn rows(&self) -> usize {
+        self.segment.rows()
+    }
+
     /// Rows that the file itself counts.
     pub fn file_rows(&self) -> u64 {
         self.metadata.metadata().file_metadata().num_rows() as u64
